@@ -1,0 +1,119 @@
+"""Checkpoints come back as they were written, and everything else is refused in one line."""
+
+import json
+
+import pytest
+import torch
+from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.spec import ModelSpec, Postprocessing, Preprocessing
+from mask2edge.train.checkpoint import load_checkpoint, load_model, save_checkpoint
+from mask2edge.train.config import ModelConfig
+from mask2edge.train.labels import labels_from_names
+from mask2edge.train.model.mask2former import build_model
+from safetensors.torch import load_file, save_file
+
+CONFIG = ModelConfig(
+    backbone="efficientnet-lite0", num_classes=3, num_queries=4, hidden_dim=32, encoder_layers=1, encoder_ffn=32,
+    decoder_layers=1, decoder_ffn=32,
+)  # fmt: skip
+SPEC = ModelSpec(
+    "tiny", labels_from_names(["road", "sky", "tree"]), 4, Preprocessing((127.5,) * 3, (127.5,) * 3), Postprocessing()
+)
+
+
+@pytest.fixture
+def written(tmp_path):
+    torch.manual_seed(0)
+    model = build_model(CONFIG).eval()
+    path = tmp_path / "tiny.safetensors"
+    save_checkpoint(path, model.state_dict(), CONFIG, SPEC, step=7, config_digest="abc")
+    return model, path
+
+
+def test_round_trip(written):
+    model, path = written
+    loaded, checkpoint = load_model(path)
+    assert (checkpoint.model_config, checkpoint.spec, checkpoint.step, checkpoint.config_digest) == (CONFIG, SPEC, 7, "abc")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+
+
+def test_half_storage_halves_the_file_and_loads_as_float32(written, tmp_path):
+    model, path = written
+    half = tmp_path / "half.safetensors"
+    save_checkpoint(half, model.state_dict(), CONFIG, SPEC, half=True)
+    assert half.stat().st_size < 0.52 * path.stat().st_size
+    for name, tensor in load_checkpoint(half).weights.items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, model.state_dict()[name].half().float()), name
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(written, monkeypatch):
+    model, path = written
+    before = path.read_bytes()
+
+    def broken(tensors, file, metadata):
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("mask2edge.train.checkpoint.save_file", broken)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(path, model.state_dict(), CONFIG, SPEC)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def foreign(path):
+    save_file({"a": torch.zeros(2)}, path)
+
+
+def change_metadata(**values):
+    def change(path):
+        tensors = load_file(path)
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            metadata = {**file.metadata(), **values}
+        save_file(tensors, path, metadata)
+
+    return change
+
+
+def drop_and_add(path):
+    tensors = load_file(path)
+    tensors["extra"] = tensors.pop("mask_decoder.norm.weight")
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "no such file; expected a checkpoint written by"),
+        (empty, "expected a whole .safetensors file"),
+        (truncate, "expected a whole .safetensors file"),
+        (lambda path: path.write_bytes(b"no tensors here, just text"), "expected a whole .safetensors file"),
+        (foreign, "expected a mask2edge checkpoint, got a .safetensors file of another kind"),
+        (change_metadata(schema="2"), "expected checkpoint schema 1, got 2; update mask2edge"),
+        (change_metadata(spec="{}"), "metadata is damaged"),
+        (change_metadata(model_config=json.dumps({"backbone": "resnet50", "color": 1})), "unknown key color"),
+        (drop_and_add, "missing mask_decoder.norm.weight; unexpected extra"),
+    ],
+    ids=["missing", "empty", "truncated", "text", "foreign", "newer", "bad-spec", "unknown-key", "other-tensors"],
+)
+def test_damaged_files_are_refused(written, damage, message):
+    _, path = written
+    damage(path)
+    with pytest.raises(InputError, match=message):
+        load_model(path)

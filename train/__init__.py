@@ -1,0 +1,1 @@
+"""Dataset -> checkpoint, in PyTorch."""

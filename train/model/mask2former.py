@@ -1,0 +1,61 @@
+"""Mask2Former (Cheng et al., CVPR 2022): backbone, pixel decoder, mask decoder.
+
+    model = build_model(ModelConfig(backbone="resnet50", num_classes=133))
+    model(pixels)["mask_logits"]   # pixels [N, 3, H, W], normalised RGB, H and W multiples of 32
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mask2edge.train.config import ModelConfig
+from mask2edge.train.model.backbones import build_backbone
+from mask2edge.train.model.mask_decoder import MaskDecoder
+from mask2edge.train.model.pixel_decoder import PixelDecoder
+
+
+class Mask2Former(nn.Module):
+    def __init__(self, backbone: nn.Module, pixel_decoder: PixelDecoder, mask_decoder: MaskDecoder) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pixel_decoder = pixel_decoder
+        self.mask_decoder = mask_decoder
+
+    def forward(self, pixels: Tensor) -> dict[str, Any]:
+        """pixels [N, 3, H, W], H and W multiples of 32.
+
+        Returns class_logits [N, Q, K+1], mask_logits [N, Q, H/4, W/4] and `auxiliary`: the same pair for the learned
+        queries and after every layer but the last, in that order.
+        """
+        height, width = pixels.shape[2:]
+        if height % 32 or width % 32:
+            raise ValueError(f"expected height and width that are multiples of 32, got {height}x{width}; pad the image")
+        mask_features, levels = self.pixel_decoder(self.backbone(pixels))
+        *auxiliary, final = self.mask_decoder(levels, mask_features)
+        return {**final, "auxiliary": auxiliary}
+
+
+def build_model(config: ModelConfig) -> Mask2Former:
+    """A randomly initialised network."""
+    backbone = build_backbone(config.backbone)
+    return Mask2Former(
+        backbone,
+        PixelDecoder(
+            backbone.channels,
+            config.hidden_dim,
+            config.encoder_ffn,
+            config.encoder_layers,
+            config.num_heads,
+            config.num_points,
+        ),
+        MaskDecoder(
+            config.num_classes,
+            config.num_queries,
+            config.hidden_dim,
+            config.decoder_ffn,
+            config.decoder_layers,
+            config.num_heads,
+        ),
+    )

@@ -1,0 +1,126 @@
+"""Pixel decoder: deformable encoder on strides 32, 16, 8 and an FPN step to stride 4 (Mask2Former, sec. 3.3; msdeformattn.py).
+
+    mask_features, levels = PixelDecoder((256, 512, 1024, 2048))(backbone(pixels))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mask2edge.train.model.deformable_attention import MultiscaleDeformableAttention
+from mask2edge.train.model.position import sine_position
+
+GROUPS = 32
+NUM_LEVELS = 3  # strides 32, 16, 8
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, then GroupNorm."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+        self.norm = nn.GroupNorm(GROUPS, outputs)
+        nn.init.kaiming_uniform_(self.conv.weight, a=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.norm(self.conv(features))
+
+
+class DeformableEncoderLayer(nn.Module):
+    """Deformable self-attention and a feed-forward network, each with a residual and then a norm."""
+
+    def __init__(self, dim: int, ffn_dim: int, num_heads: int, num_points: int) -> None:
+        super().__init__()
+        self.self_attention = MultiscaleDeformableAttention(dim, NUM_LEVELS, num_heads, num_points)
+        self.norm1 = nn.LayerNorm(dim)
+        self.linear1 = nn.Linear(dim, ffn_dim)
+        self.linear2 = nn.Linear(ffn_dim, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        for linear in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(
+        self, source: Tensor, position: Tensor, reference_points: Tensor, spatial_shapes: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """source [N, S, C], position [1, S, C], reference_points [1, S, 2] -> [N, S, C]."""
+        attended = self.self_attention(source + position, reference_points, source, spatial_shapes)
+        source = self.norm1(source + attended)
+        return self.norm2(source + self.linear2(F.relu(self.linear1(source))))
+
+
+class PixelDecoder(nn.Module):
+    """From the backbone's four maps to the three that the mask decoder reads and the mask features."""
+
+    def __init__(
+        self,
+        channels: tuple[int, int, int, int],
+        hidden_dim: int = 256,
+        ffn_dim: int = 1024,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        num_points: int = 4,
+    ) -> None:
+        super().__init__()
+        self.hidden_dim = hidden_dim
+        self.input_projections = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, hidden_dim, 1), nn.GroupNorm(GROUPS, hidden_dim))
+            for width in reversed(channels[1:])  # res5, res4, res3
+        )
+        for projection in self.input_projections:
+            nn.init.xavier_uniform_(projection[0].weight)
+            nn.init.zeros_(projection[0].bias)
+        self.level_embed = nn.Parameter(torch.randn(NUM_LEVELS, hidden_dim))
+        self.layers = nn.ModuleList(
+            DeformableEncoderLayer(hidden_dim, ffn_dim, num_heads, num_points) for _ in range(num_layers)
+        )
+        self.lateral = ConvNorm(channels[0], hidden_dim, 1)
+        self.output = ConvNorm(hidden_dim, hidden_dim, 3)
+        self.mask_features = nn.Conv2d(hidden_dim, hidden_dim, 1)
+        nn.init.kaiming_uniform_(self.mask_features.weight, a=1)
+        nn.init.zeros_(self.mask_features.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """features: res2 … res5, [N, c, H/4, W/4] … [N, c, H/32, W/32].
+
+        Returns mask features [N, C, H/4, W/4] and the maps at strides 32, 16, 8, each [N, C, h, w].
+        """
+        res2, *coarse = features
+        projected = [project(x) for project, x in zip(self.input_projections, reversed(coarse), strict=True)]
+        shapes = [(x.shape[2], x.shape[3]) for x in projected]
+        source = torch.cat([x.flatten(2).transpose(1, 2) for x in projected], 1)  # [N, S, C]
+        position = self.position(shapes, source)  # [1, S, C]
+        reference_points = pixel_centres(shapes, source)  # [1, S, 2]
+        for layer in self.layers:
+            source = layer(source, position, reference_points, shapes)
+        levels = [
+            part.transpose(1, 2).unflatten(2, shape)
+            for part, shape in zip(source.split([h * w for h, w in shapes], 1), shapes, strict=True)
+        ]
+        fine = self.lateral(res2)  # [N, C, H/4, W/4]
+        fine = fine + F.interpolate(levels[-1], fine.shape[2:], mode="bilinear", align_corners=False)
+        return self.mask_features(F.relu(self.output(fine))), levels
+
+    def position(self, shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
+        """Sine position plus level embedding of every token: [1, S, C]."""
+        parts = [
+            sine_position(h, w, self.hidden_dim, like.device, like.dtype).flatten(2).transpose(1, 2) + embed
+            for (h, w), embed in zip(shapes, self.level_embed, strict=True)
+        ]
+        return torch.cat(parts, 1)
+
+
+def pixel_centres(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
+    """(x, y) in [0, 1] of every pixel of every level, row by row: [1, S, 2]. They serve all levels alike."""
+    parts = []
+    for height, width in shapes:
+        y = (torch.arange(height, device=like.device).to(like.dtype) + 0.5) / height  # [H]
+        x = (torch.arange(width, device=like.device).to(like.dtype) + 0.5) / width  # [W]
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")  # [H, W]
+        parts.append(torch.stack([grid_x.flatten(), grid_y.flatten()], -1))  # [H*W, 2]
+    return torch.cat(parts)[None]
