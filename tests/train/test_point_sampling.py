@@ -1,0 +1,138 @@
+"""Point sampling against a NumPy bilinear read, and what the importance sampling promises.
+
+pytest tests/train/test_point_sampling.py
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mask2edge.runtime.command_line import InputError
+from mask2edge.train.loss.point_sampling import (
+    check_point_settings,
+    sample_points,
+    uncertain_points,
+    uniform_points,
+)
+
+CPU = torch.device("cpu")
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def bilinear(image: np.ndarray, x: float, y: float) -> float:
+    """One float64 read at (x, y) in [0, 1]; pixel centres at half-integers, zero outside."""
+    height, width = image.shape
+    column, row = x * width - 0.5, y * height - 0.5
+    left, top = int(np.floor(column)), int(np.floor(row))
+    value = 0.0
+    for r in (top, top + 1):
+        for c in (left, left + 1):
+            if 0 <= r < height and 0 <= c < width:
+                value += image[r, c] * (1 - abs(row - r)) * (1 - abs(column - c))
+    return value
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    channels=st.integers(1, 3),
+    points=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=6),
+    seed=st.integers(0, 1000),
+)
+def test_sample_points_is_a_bilinear_read(height, width, channels, points, seed):
+    maps = torch.randn(2, channels, height, width, generator=seeded(seed), dtype=torch.float64)
+    coordinates = torch.tensor([points, points[::-1]], dtype=torch.float64)  # [2, P, 2]
+    got = sample_points(maps, coordinates)
+    assert got.shape == (2, channels, len(points))
+    for n in range(2):
+        for c in range(channels):
+            expected = [bilinear(maps[n, c].numpy(), *coordinates[n, p].tolist()) for p in range(len(points))]
+            np.testing.assert_allclose(got[n, c].numpy(), expected, atol=1e-12)
+
+
+def test_pixel_centres_give_the_pixels_and_x_comes_first():
+    image = torch.arange(12.0).reshape(1, 1, 3, 4)
+    centres = torch.tensor([[(c + 0.5) / 4, (r + 0.5) / 3] for r in range(3) for c in range(4)])[None]
+    torch.testing.assert_close(sample_points(image, centres).reshape(3, 4), image[0, 0])
+
+
+def test_resolutions_are_read_at_the_same_place():
+    """A plane x + y looks the same at stride 1 and stride 4, away from the border's fade."""
+
+    def plane(size: int) -> torch.Tensor:
+        axis = (torch.arange(size) + 0.5) / size
+        return (axis[None, :] + axis[:, None])[None, None]
+
+    points = uniform_points(1, 100, seeded(), CPU) * 0.7 + 0.15
+    torch.testing.assert_close(sample_points(plane(64), points), sample_points(plane(16), points), atol=1e-5, rtol=0)
+
+
+def test_no_maps_give_no_points():
+    points = uncertain_points(torch.zeros(0, 1, 8, 8), 16, 3.0, 0.75, seeded())
+    assert points.shape == (0, 16, 2)
+    assert sample_points(torch.zeros(0, 1, 8, 8), points).shape == (0, 1, 16)
+
+
+def test_importance_points_lie_where_the_prediction_is_unsure():
+    """A ramp that crosses zero at x = 0.5: keeping 0.75 P of 3 P candidates means a quarter of the width around it."""
+    size, num_points = 64, 4000
+    ramp = ((torch.arange(size) + 0.5) / size - 0.5).expand(2, 1, size, size).contiguous()
+    points = uncertain_points(ramp, num_points, 3.0, 0.75, seeded())
+    assert points.shape == (2, num_points, 2)
+    important, uniform = points[:, :3000], points[:, 3000:, 0]
+    # the border's fade to zero makes half a pixel at either side look unsure as well
+    inside = (important[..., 0] - 0.5).abs() < 0.135
+    border = ((important - 0.5).abs() > 0.5 - 0.5 / size).any(-1)
+    assert (inside | border).all()
+    assert inside.float().mean() > 0.9
+    assert ((uniform - 0.5).abs() > 0.135).float().mean() > 0.6  # 0.73 expected of a uniform draw
+
+
+@pytest.mark.parametrize(("ratio", "important"), [(0.0, 0), (0.5, 32), (0.75, 48), (1.0, 64)])
+def test_the_kept_candidates_are_the_least_certain(ratio, important):
+    logits = torch.randn(3, 1, 12, 12, generator=seeded(1))
+    points = uncertain_points(logits, 64, 3.0, ratio, seeded(2))
+    candidates = torch.rand(3, 192, 2, generator=seeded(2))  # the same stream's first draw
+    certainty = sample_points(logits, candidates).squeeze(1).abs()
+    limit = certainty.sort(dim=1).values[:, :important]
+    kept = sample_points(logits, points[:, :important]).squeeze(1).abs().sort(dim=1).values
+    torch.testing.assert_close(kept, limit)
+    assert points.shape == (3, 64, 2)
+    assert ((points >= 0) & (points < 1)).all()
+
+
+def test_the_generator_alone_decides():
+    logits = torch.randn(2, 1, 8, 8, generator=seeded())
+    generator = seeded(5)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    state = generator.get_state()
+    first = uncertain_points(logits, 32, 3.0, 0.75, generator)
+    second = uncertain_points(logits, 32, 3.0, 0.75, generator)
+    assert torch.equal(torch.get_rng_state(), before), "the global stream was used"
+    assert not torch.equal(first, second)
+    torch.manual_seed(123)
+    generator.set_state(state)
+    assert torch.equal(uncertain_points(logits, 32, 3.0, 0.75, generator), first)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 3.0, 0.75), "loss.num_points: expected at least 1, got 0"),
+        ((10, 0.5, 0.75), "loss.oversample_ratio: expected at least 1, got 0.5"),
+        ((10, float("nan"), 0.75), "loss.oversample_ratio: expected at least 1, got nan"),
+        ((10, 3.0, 1.5), "loss.importance_sample_ratio: expected 0 to 1, got 1.5"),
+        ((10, 3.0, -0.1), "loss.importance_sample_ratio: expected 0 to 1, got -0.1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message.replace(".", r"\.")):
+        check_point_settings(*arguments)
