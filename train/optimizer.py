@@ -1,0 +1,69 @@
+"""AdamW over the reference's parameter groups, and the learning rate's course.
+
+    optimizer = build_optimizer(model, config.train)
+    set_learning_rate(optimizer, config.train, step)
+
+Paper, sec. 4.1; train_net.py and the solver settings of the reference.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+
+import torch
+from torch import nn
+
+from mask2edge.train.config import TrainConfig
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+# Embeddings that are plain parameters here; the reference has them as nn.Embedding or names them in train_net.py.
+EMBEDDINGS = ("level_embed", "query_features", "query_positions", "relative_position_bias_table")
+POLYNOMIAL_POWER = 0.9
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with up to four groups: backbone or not (its rate is multiplied), decayed or not (norms and embeddings).
+
+    Each group has `base_lr`, its rate before the schedule. Frozen parameters are left out. Reference: train_net.py.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                decays = not isinstance(module, (*NORMS, nn.Embedding)) and name not in EMBEDDINGS
+                key = (module_name.split(".")[0] == "backbone", decays)
+                groups.setdefault(key, []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": config.learning_rate,
+                "base_lr": config.learning_rate * (config.backbone_multiplier if in_backbone else 1.0),
+                "weight_decay": config.weight_decay if decays else 0.0,
+            }
+            for (in_backbone, decays), parameters in groups.items()
+        ],
+        lr=config.learning_rate,
+        foreach=True,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:
+    """Sets every group's rate for the update after `step` updates; returns the rate outside the backbone."""
+    factor = schedule_factor(config, step)
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    return config.learning_rate * factor
+
+
+def schedule_factor(config: TrainConfig, step: int) -> float:
+    """What the base rates are multiplied by, 0 <= step < config.steps; warm-up is linear over warmup_steps."""
+    done = step / config.steps
+    if config.schedule == "polynomial":
+        factor = (1 - done) ** POLYNOMIAL_POWER
+    elif config.schedule == "cosine":
+        factor = 0.5 * (1 + math.cos(math.pi * done))
+    else:
+        factor = 0.1 ** bisect_right(config.step_milestones, done)
+    return factor * min(1.0, (step + 1) / (config.warmup_steps + 1))

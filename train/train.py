@@ -1,0 +1,160 @@
+"""Trains a model: python train/train.py --config street-lite --data ../shared/data/camvid"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from mask2edge.runtime.command_line import InputError, command, say
+from mask2edge.runtime.spec import Label, ModelSpec, Postprocessing, Preprocessing
+from mask2edge.train.checkpoint import load_checkpoint, load_weights
+from mask2edge.train.config import Config, load_config
+from mask2edge.train.data.semantic_folder import SemanticFolder, splits
+from mask2edge.train.labels import labels_from_names
+from mask2edge.train.loop import BEST_FILE, LAST_FILE, METRICS_FILE, STATE_FILE, train
+from mask2edge.train.model.backbones.imagenet_weights import load_imagenet_weights
+from mask2edge.train.model.mask2former import Mask2Former, build_model
+from mask2edge.train.presets import IMAGENET_MEAN, IMAGENET_STD, LITE_MEAN, LITE_STD, usual_size
+
+CACHE_BYTES = 1 << 30  # decoded images are kept in memory where a split takes no more than this
+EXAMPLE = """example:
+  python train/train.py --config street-lite --data ../shared/data/camvid --set train.steps=100
+  python train/train.py --config street-lite --data ../shared/data/camvid --set train.steps=100 --resume"""
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="Train a model; Ctrl-C saves, --resume goes on as if it had not been stopped.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", required=True, help="a name in train/configs, or a TOML file")
+    parser.add_argument("--data", required=True, type=Path, help="the data set's folder, with a train split")
+    parser.add_argument("--out", type=Path, help="folder of the run (default: artifacts/<name of the config>)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="train.steps=100")
+    arguments = parser.parse_args(argv)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("training runs in one process, WORLD_SIZE is more; start it without torchrun")
+
+    config = load_config(arguments.config, parse_overrides(arguments.set))
+    out = arguments.out or Path("artifacts") / config.name
+    check_out(out, arguments.resume)
+    training, validation = open_data(config, arguments.data)
+    spec = build_spec(config, training.class_names)
+    model = initial_model(config, restored=arguments.resume)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out: {out} cannot be made ({error.strerror}); name another folder") from error
+    say(
+        f"{config.name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {len(training)} training "
+        f"images, {config.train.steps} steps of {config.train.batch_size} crops; writing to {out}"
+    )
+    outcome = train(config, spec, model, training, validation, out, arguments.resume)
+    if outcome.signal is not None:
+        say(f"stopped at step {outcome.step} of {config.train.steps} and saved; repeat the command with --resume")
+        return 128 + outcome.signal
+    scored = "" if outcome.best is None else f", best mIoU {outcome.best:.4f}"
+    say(f"done: {outcome.step} steps{scored}")
+    print(out / (LAST_FILE if outcome.best is None else BEST_FILE))
+    return 0
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
+    """["train.steps=100"] -> {"train.steps": "100"}. Raises InputError."""
+    for pair in pairs:
+        if "=" not in pair or pair.startswith("="):
+            raise InputError(f"--set: expected KEY=VALUE such as train.steps=100, got {pair!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def check_out(out: Path, resume: bool) -> None:
+    """Raises InputError where a new run would write over another one, or there is none to resume."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out: expected a folder, got the file {out}")
+    if resume and not (out / STATE_FILE).is_file():
+        raise InputError(f"--resume: {out / STATE_FILE} is not there; expected the folder of a started run (--out)")
+    started = [name for name in (STATE_FILE, LAST_FILE, BEST_FILE, METRICS_FILE) if (out / name).exists()]
+    if started and not resume:
+        raise InputError(f"--out: {out} holds a run ({started[0]}); continue it with --resume, or name another folder")
+
+
+def open_data(config: Config, root: Path) -> tuple[SemanticFolder, SemanticFolder | None]:
+    """The train split, and the val split where there is one."""
+    if config.data.format != "semantic":
+        raise InputError(f"data.format: expected semantic, got {config.data.format!r}")
+    training = _open_split(root, "train")
+    if len(training.class_names) != config.model.num_classes:
+        raise InputError(
+            f"{root}: classes.txt names {len(training.class_names)} classes, the model has {config.model.num_classes}; "
+            f"use --set model.num_classes={len(training.class_names)}"
+        )
+    if "val" not in splits(root):
+        say(f"{root} has no split val: training without validation, and best.safetensors is not written")
+        return training, None
+    return training, _open_split(root, "val")
+
+
+def _open_split(root: Path, split: str) -> SemanticFolder:
+    data = SemanticFolder(root, split)
+    image, label_map = data[0]
+    small = len(data) * (image.nbytes + label_map.nbytes) <= CACHE_BYTES
+    data = SemanticFolder(root, split, cache=small)
+    if small:  # and every file is known to be sound before the first step
+        for index in range(len(data)):
+            data[index]
+    return data
+
+
+def build_spec(config: Config, class_names: Sequence[str]) -> ModelSpec:
+    """What the checkpoints of this run will say about themselves."""
+    lite = config.model.backbone.startswith("efficientnet-lite")
+    labels = labels_from_names(class_names)
+    if config.data.colors:
+        if len(config.data.colors) != len(labels):
+            raise InputError(f"data.colors: expected {len(labels)}, one for each class, got {len(config.data.colors)}")
+        labels = tuple(
+            Label(label.id, label.name, label.is_thing, color, label.category_id)
+            for label, color in zip(labels, config.data.colors, strict=True)
+        )
+    return ModelSpec(
+        name=config.name,
+        labels=labels,
+        num_queries=config.model.num_queries,
+        preprocessing=Preprocessing(
+            mean=LITE_MEAN if lite else IMAGENET_MEAN,
+            std=LITE_STD if lite else IMAGENET_STD,
+            shortest_edge=config.data.shortest_edge,
+            longest_edge=config.data.longest_edge,
+        ),
+        postprocessing=Postprocessing(semantic_order="padded" if config.tasks == ("semantic",) else "image"),
+        tasks=config.tasks,
+        size=usual_size(config.data.shortest_edge, config.data.longest_edge),
+    )
+
+
+def initial_model(config: Config, restored: bool) -> Mask2Former:
+    """The network as it is before the first step; `restored`: its weights will be replaced by a training state's."""
+    torch.manual_seed(config.train.seed)
+    model = build_model(config.model)
+    if restored:
+        return model
+    if config.train.initial_checkpoint:
+        path = Path(config.train.initial_checkpoint)
+        load_weights(model, load_checkpoint(path).weights, str(path))
+    elif config.train.imagenet_weights:
+        load_imagenet_weights(model.backbone, config.model.backbone)
+    return model
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # before the loop takes over: leave as with Ctrl-C
+    sys.exit(main())
