@@ -1,0 +1,33 @@
+"""Makes the helpers beside this file importable in every test (`import reference_models`); models of a session."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@dataclass(frozen=True)
+class HuggingFaceImport:
+    backbone: str  # "r50" or "swin-t"
+    model: Any  # Mask2FormerForUniversalSegmentation, float32, eval mode; copy it before changing it
+    folder: Path  # as save_pretrained wrote it
+    checkpoint: Path  # as train/import_weights.py wrote it
+
+
+@pytest.fixture(scope="session", params=["r50", "swin-t"])
+def huggingface_import(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceImport:
+    """A random full-size Hugging Face model, its folder, and the checkpoint imported from it."""
+    pytest.importorskip("transformers", reason="the oracle is Hugging Face's implementation: pip install transformers")
+    from reference_models import huggingface_mask2former, save_folder
+
+    from mask2edge.train.import_weights import main
+
+    root = tmp_path_factory.mktemp(f"huggingface-{request.param}")
+    model = huggingface_mask2former(request.param, seed=0)
+    folder = save_folder(model, root / "hf")
+    assert main([str(folder), "--out", str(root / "model.safetensors")]) == 0
+    return HuggingFaceImport(request.param, model, folder, root / "model.safetensors")
