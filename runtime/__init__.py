@@ -1,7 +1,7 @@
 """Engine -> masks, with NumPy, OpenCV and one backend. Never imports torch, onnx, train or export.
 
-    from mask2edge.runtime import Segmenter
-    result = Segmenter.load("artifacts/street-lite-fp16.engine")(cv2.imread("street.jpg"), task="semantic")
+from mask2edge.runtime import Segmenter
+result = Segmenter.load("artifacts/street-lite-fp16.engine")(cv2.imread("street.jpg"), task="semantic")
 """
 
 from typing import TYPE_CHECKING, Any

@@ -44,7 +44,8 @@ class Preprocessing:
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    resize: str = "keep-ratio"  # "keep-ratio" (shortest_edge, longest_edge) or "fixed" (the profile's size, letterboxed)
+    # "keep-ratio" (shortest_edge, longest_edge) or "fixed" (the profile's size, letterboxed)
+    resize: str = "keep-ratio"
     shortest_edge: int = 800
     longest_edge: int = 1333
 
@@ -53,7 +54,8 @@ class Preprocessing:
             raise SpecError(f"preprocessing.resize: expected keep-ratio or fixed, got {self.resize!r}")
         if not 0 < self.shortest_edge <= self.longest_edge:
             raise SpecError(
-                f"preprocessing: expected 0 < shortest_edge <= longest_edge, got {self.shortest_edge}, {self.longest_edge}"
+                "preprocessing: expected 0 < shortest_edge <= longest_edge, "
+                f"got {self.shortest_edge}, {self.longest_edge}"
             )
 
 
@@ -71,6 +73,12 @@ class Postprocessing:
     def __post_init__(self) -> None:
         if self.semantic_order not in ("image", "padded"):
             raise SpecError(f"postprocessing.semantic_order: expected image or padded, got {self.semantic_order!r}")
+        for name in ("object_threshold", "overlap_threshold"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+                raise SpecError(f"postprocessing.{name}: expected a number from 0 to 1, got {value!r}")
+        if not isinstance(self.instance_top_k, int) or self.instance_top_k < 1:
+            raise SpecError(f"postprocessing.instance_top_k: expected 1 or more, got {self.instance_top_k!r}")
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,7 @@ class ModelSpec:
             )
         except InputError:
             raise
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise SpecError(
                 f"model description: a field is missing or of the wrong kind ({error!r}); write the artifact again"
             ) from error
@@ -192,23 +200,30 @@ class EngineSpec:
         """Reads spec.json. Raises SpecError where it is missing, damaged or newer than this code."""
         path = folder / SPEC_FILE
         if not path.is_file():
-            raise SpecError(f"{folder}: expected an engine folder with {SPEC_FILE}; build one with export/build_engine.py")
+            raise SpecError(
+                f"{folder}: expected an engine folder with {SPEC_FILE}; build one with export/build_engine.py"
+            )
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             schema = int(data["schema"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise SpecError(f"{path}: expected an engine description, got damaged JSON; build the engine again") from error
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise SpecError(
+                f"{path}: expected an engine description, got damaged JSON; build the engine again"
+            ) from error
         if schema > SCHEMA:
             raise SpecError(
                 f"{path}: schema {schema} is newer than {SCHEMA}, which this version reads; "
                 "update mask2edge or build the engine again"
             )
         try:
-            profile = {key: tuple(int(n) for n in data["profile"][key]) for key in ("min", "opt", "max")}
-            return cls(**{**data, "model": ModelSpec.from_dict(data["model"]), "profile": Profile(**profile)})
+            low, best, high = (_triple(data["profile"][key], int) for key in ("min", "opt", "max"))
+            spec = cls(**{**data, "model": ModelSpec.from_dict(data["model"]), "profile": Profile(low, best, high)})
+            if not isinstance(spec.files, dict) or not isinstance(spec.op_library_version, int):
+                raise SpecError("files or op_library_version is of the wrong kind; build the engine again")
+            return spec
         except InputError as error:
             raise SpecError(f"{path}: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SpecError(f"{path}: a field is missing or unknown ({error}); build the engine again") from error
 
     def verify_files(self, folder: Path) -> None:
@@ -220,7 +235,9 @@ class EngineSpec:
             if not path.is_file():
                 raise SpecError(f"{path}: missing; build the engine again")
             if sha256_of(path) != expected:
-                raise SpecError(f"{path}: sha256 differs from {SPEC_FILE}: the file was changed; build the engine again")
+                raise SpecError(
+                    f"{path}: sha256 differs from {SPEC_FILE}: the file was changed; build the engine again"
+                )
 
 
 def _triple(values: Any, kind: type) -> tuple[Any, Any, Any]:

@@ -1,0 +1,1 @@
+"""Latency, accuracy and peers, measured on the artifact that ships."""

@@ -1,0 +1,134 @@
+"""An engine and the way through it: image -> network input -> logits -> masks.
+
+segmenter = Segmenter.load("artifacts/street-lite-fp16.engine")
+result = segmenter(cv2.imread("street.jpg"))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from mask2edge.runtime import postprocess
+from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.preprocess import Prepared, check_image, preprocess_batch
+from mask2edge.runtime.results import Segmentation
+from mask2edge.runtime.session_onnxruntime import MODEL_FILE, OnnxRuntimeSession
+from mask2edge.runtime.spec import EngineSpec
+
+TASKS = ("panoptic", "instance", "semantic")
+
+
+class Segmenter:
+    """A loaded engine. Calls may follow one another with any image sizes and tasks."""
+
+    def __init__(self, spec: EngineSpec, session: OnnxRuntimeSession) -> None:
+        self.spec = spec
+        self.session = session
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        object_threshold: float | None = None,
+        overlap_threshold: float | None = None,
+        threads: int | None = None,
+    ) -> Segmenter:
+        """Loads an engine folder. Thresholds None are the spec's; threads 0 or None the backend's own choice.
+
+        Raises InputError where the folder is no engine, is newer than this code, was changed since it was built, or
+        needs something that this machine lacks.
+        """
+        folder = Path(path)
+        spec = EngineSpec.load(folder)
+        if spec.backend == "tensorrt":
+            raise InputError(
+                f"{folder}: a TensorRT engine, which this version does not run; "
+                "build one with export/build_engine.py --backend onnxruntime"
+            )
+        if spec.backend != "onnxruntime":
+            raise InputError(f"{folder}: expected backend onnxruntime, got {spec.backend!r}; build the engine again")
+        if MODEL_FILE not in spec.files:
+            raise InputError(f"{folder}: expected {MODEL_FILE} among the files of spec.json; build the engine again")
+        thresholds = {"object_threshold": object_threshold, "overlap_threshold": overlap_threshold}
+        given = {name: _checked_threshold(name, value) for name, value in thresholds.items() if value is not None}
+        spec.verify_files(folder)
+        if given:
+            rules = dataclasses.replace(spec.model.postprocessing, **given)
+            spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, postprocessing=rules))
+        return cls(spec, OnnxRuntimeSession(folder, spec, threads))
+
+    @overload
+    def __call__(self, image: np.ndarray, task: str | None = None) -> Segmentation: ...
+    @overload
+    def __call__(self, image: Sequence[np.ndarray], task: str | None = None) -> list[Segmentation]: ...
+    def __call__(
+        self, image: np.ndarray | Sequence[np.ndarray], task: str | None = None
+    ) -> Segmentation | list[Segmentation]:
+        """One image, uint8 [H, W, 3] BGR, or a list of images of any sizes; task None is `default_task`.
+
+        A list goes through the network in batches as large as the engine takes, each padded to its largest image.
+        Raises InputError for another kind of image or a task that the model cannot do.
+        """
+        task = self.check_task(task)
+        if not isinstance(image, Sequence) or isinstance(image, str):
+            return self._batch([image], task)[0]
+        for one in image:
+            check_image(one)  # before any of them costs time
+        most = self.spec.profile.max[0]
+        batches = [image[start : start + most] for start in range(0, len(image), most)]
+        return [result for batch in batches for result in self._batch(batch, task)]
+
+    @property
+    def default_task(self) -> str:
+        """Panoptic where the model does it, else the first of its tasks."""
+        tasks = self.spec.model.tasks
+        return "panoptic" if "panoptic" in tasks and self._knows_things else tasks[0]
+
+    def check_task(self, task: str | None) -> str:
+        """The task, or the default for None. Raises InputError where this model cannot do it."""
+        if task is None:
+            task = self.default_task
+        model = self.spec.model
+        if task not in TASKS:
+            raise InputError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
+        if task == "panoptic" and not self._knows_things:
+            raise InputError(
+                f"task panoptic: {model.name} does not say which of its classes are things; "
+                "import or train it with labels that do (--labels FILE)"
+            )
+        if task not in model.tasks:
+            raise InputError(f"task {task}: {model.name} was made for {', '.join(model.tasks)}; choose one of these")
+        return task
+
+    def prepare(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, list[Prepared]]:
+        """The first step alone: pixels [N, 3, H, W] for `session.run`, and what `finish` needs of each image."""
+        return preprocess_batch(images, self.spec.model.preprocessing, self.spec.profile)
+
+    def finish(self, outputs: dict[str, np.ndarray], prepared: Sequence[Prepared], task: str) -> list[Segmentation]:
+        """The last step alone: the results of `session.run` as masks, one `Segmentation` for each prepared image."""
+        make = {"semantic": postprocess.semantic, "panoptic": postprocess.panoptic, "instance": postprocess.instance}
+        results = []
+        for index, one in enumerate(prepared):
+            logits = outputs["class_logits"][index], outputs["mask_logits"][index]  # [Q, K+1], [Q, H/4, W/4]
+            results.append(make[task](*logits, one.padded, one.content, one.image, self.spec.model))
+        return results
+
+    def _batch(self, images: Sequence[np.ndarray], task: str) -> list[Segmentation]:
+        pixels, prepared = self.prepare(images)
+        return self.finish(self.session.run(pixels), prepared, task)
+
+    @property
+    def _knows_things(self) -> bool:
+        return all(label.is_thing is not None for label in self.spec.model.labels)
+
+
+def _checked_threshold(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InputError(f"{name}: expected a number from 0 to 1, got {value!r}")
+    return float(value)

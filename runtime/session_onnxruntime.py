@@ -1,0 +1,115 @@
+"""Runs an engine's model.onnx with ONNX Runtime on the CPU.
+
+session = OnnxRuntimeSession(Path("artifacts/street-lite-fp16.engine"), spec, threads=2)
+session.run(pixels)["mask_logits"].shape     # [N, Q, H/4, W/4]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.spec import SIZE_DIVISOR, EngineSpec
+
+MODEL_FILE = "model.onnx"
+INPUT = "pixels"
+OUTPUTS = ("class_logits", "mask_logits")
+
+
+class OnnxRuntimeSession:
+    """One loaded model. `threads` 0 or None leaves the number of threads to ONNX Runtime."""
+
+    def __init__(self, folder: Path, spec: EngineSpec, threads: int | None = None) -> None:
+        """Raises InputError where ONNX Runtime, the op library or a sound model is missing."""
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise InputError(
+                f"{folder}: this engine runs on ONNX Runtime, which cannot be imported ({error}); "
+                "pip install 'onnxruntime>=1.18'"
+            ) from error
+        if threads is not None and threads < 0:
+            raise InputError(f"threads: expected 0 (ONNX Runtime's choice) or more, got {threads}")
+        path = folder / MODEL_FILE
+        if not path.is_file():
+            raise InputError(f"{path}: missing; build the engine again")
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3  # errors alone; a warning about a fold or a device is nobody's mistake
+        if threads:
+            options.intra_op_num_threads = threads
+        if spec.ops == "custom":
+            _register_ops(options, folder, spec)
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no base class but this one
+            raise InputError(
+                f"{path}: ONNX Runtime cannot load it ({_first_line(error)}); build the engine again"
+            ) from error
+        inputs = [value.name for value in self._session.get_inputs()]
+        outputs = [value.name for value in self._session.get_outputs()]
+        if inputs != [INPUT] or not set(OUTPUTS) <= set(outputs):
+            raise InputError(
+                f"{path}: expected input {INPUT} and outputs {', '.join(OUTPUTS)}, got {inputs} and {outputs}; "
+                "export the model with export/to_onnx.py"
+            )
+        self._path = path
+        self._spec = spec
+
+    def run(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Normalised pixels, float32 [N, 3, H, W] within the profile -> float32 class_logits [N, Q, K+1] and
+        mask_logits [N, Q, H/4, W/4]. Raises InputError for another shape or type.
+        """
+        self._check(pixels)
+        try:
+            values = self._session.run(list(OUTPUTS), {INPUT: np.ascontiguousarray(pixels)})
+        except Exception as error:
+            raise InputError(
+                f"{self._path}: ONNX Runtime failed on pixels {pixels.shape} ({_first_line(error)}); "
+                "build the engine again"
+            ) from error
+        return {name: np.asarray(value, np.float32) for name, value in zip(OUTPUTS, values, strict=True)}
+
+    def _check(self, pixels: Any) -> None:
+        profile = self._spec.profile
+        ranges = [
+            str(low) if low == high else f"{low}..{high}" for low, high in zip(profile.min, profile.max, strict=True)
+        ]
+        expected = f"float32 [{ranges[0]}, 3, {ranges[1]}, {ranges[2]}]"
+        if not isinstance(pixels, np.ndarray) or pixels.ndim != 4 or pixels.dtype != np.float32 or pixels.shape[1] != 3:
+            got = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+            raise InputError(f"pixels: expected {expected}, got {got}; runtime/preprocess.py makes them")
+        sizes = (pixels.shape[0], pixels.shape[2], pixels.shape[3])
+        fits = all(low <= size <= high for low, size, high in zip(profile.min, sizes, profile.max, strict=True))
+        if not fits or sizes[1] % SIZE_DIVISOR or sizes[2] % SIZE_DIVISOR:
+            raise InputError(
+                f"pixels: expected {expected} with height and width multiples of {SIZE_DIVISOR}, "
+                f"got {list(pixels.shape)}; pad them, or build an engine for this size"
+            )
+
+
+def _register_ops(options: Any, folder: Path, spec: EngineSpec) -> None:
+    from mask2edge.trt_plugins import OP_VERSION, onnxruntime_ops_library, why_missing
+
+    if spec.op_library_version > OP_VERSION:
+        raise InputError(
+            f"{folder}: made for version {spec.op_library_version} of the native ops, and {OP_VERSION} is installed; "
+            "update mask2edge or build the engine again"
+        )
+    library = onnxruntime_ops_library()
+    if library is None:
+        raise InputError(f"{folder}: this engine needs the native ops: {why_missing()}")
+    try:
+        options.register_custom_ops_library(str(library))
+    except Exception as error:
+        raise InputError(
+            f"{library}: ONNX Runtime cannot load the native ops ({_first_line(error)}); build them again"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -1,0 +1,91 @@
+"""An engine whose right answer is known: a red pixel is class 0, a green one class 1, a blue one class 2."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from mask2edge.runtime.command_line import sha256_of
+from mask2edge.runtime.spec import EngineSpec, Label, ModelSpec, Postprocessing, Preprocessing, Profile
+
+COLORS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)  # RGB by class
+NAMES = ("red", "green", "blue")
+
+
+def color_spec(name: str = "colors", size: tuple[int, int] = (64, 96)) -> ModelSpec:
+    labels = tuple(Label(i, NAMES[i], None, tuple(int(c) for c in COLORS[i]), i) for i in range(3))
+    return ModelSpec(
+        name, labels, 3, Preprocessing((0, 0, 0), (255, 255, 255), "keep-ratio", 64, 128), Postprocessing(), size=size
+    )
+
+
+def color_network(batch: int, height: int, width: int) -> onnx.ModelProto:
+    """Query q is surely class q, and its mask is where channel q is bright."""
+    class_logits = np.full((batch, 3, 4), -10, np.float32)
+    class_logits[:, np.arange(3), np.arange(3)] = 10
+    nodes = [
+        helper.make_node("AveragePool", ["pixels"], ["pooled"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Mul", ["pooled", "gain"], ["bright"]),
+        helper.make_node("Sub", ["bright", "offset"], ["mask_logits"]),
+        helper.make_node("Identity", ["classes"], ["class_logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "colors",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [batch, 3, height, width])],
+        [
+            helper.make_tensor_value_info("class_logits", TensorProto.FLOAT, [batch, 3, 4]),
+            helper.make_tensor_value_info("mask_logits", TensorProto.FLOAT, [batch, 3, height // 4, width // 4]),
+        ],
+        [
+            numpy_helper.from_array(np.float32(20), "gain"),
+            numpy_helper.from_array(np.float32(10), "offset"),
+            numpy_helper.from_array(class_logits, "classes"),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+@pytest.fixture
+def color_engine(tmp_path: Path) -> Callable[..., Path]:
+    """color_engine(name="colors", batch=1, size=(64, 96)) -> the folder of an engine."""
+
+    def make(name: str = "colors", batch: int = 1, size: tuple[int, int] = (64, 96)) -> Path:
+        folder = tmp_path / f"{name}.engine"
+        folder.mkdir()
+        onnx.save(color_network(batch, *size), folder / "model.onnx")
+        EngineSpec(
+            model=color_spec(name, size),
+            profile=Profile.fixed(*size, batch),
+            backend="onnxruntime",
+            backend_version="1.0",
+            precision="fp32",
+            ops="standard",
+            op_library_version=1,
+            files={"model.onnx": sha256_of(folder / "model.onnx")},
+        ).save(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def color_data(tmp_path: Path) -> Callable[..., Path]:
+    """color_data({"val": [(painted, truth), …]}) -> a semantic folder; both are class maps, truth may hold 255."""
+
+    def make(splits: dict[str, list[tuple[np.ndarray, np.ndarray]]], names: tuple[str, ...] = NAMES) -> Path:
+        root = tmp_path / "data"
+        for split, pairs in splits.items():
+            (root / split).mkdir(parents=True)
+            (root / f"{split}annot").mkdir()
+            for number, (painted, truth) in enumerate(pairs):
+                cv2.imwrite(str(root / split / f"{number}.png"), COLORS[painted][:, :, ::-1])
+                cv2.imwrite(str(root / f"{split}annot" / f"{number}.png"), truth.astype(np.uint8))
+        (root / "classes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+        return root
+
+    return make

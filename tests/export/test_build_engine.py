@@ -1,0 +1,312 @@
+"""Engines from checkpoints and ONNX files: what they hold, what is refused, and that nothing is left half written."""
+
+import ctypes
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from tiny_export import FIXED, needs_library, tiny_spec
+
+from mask2edge.export import backends
+from mask2edge.export.build_engine import main
+from mask2edge.export.onnx_metadata import read_description
+from mask2edge.export.precision import store_half
+from mask2edge.export.stage_comparison import noise, runner
+from mask2edge.runtime.command_line import InputError, sha256_of
+from mask2edge.runtime.session_onnxruntime import OnnxRuntimeSession
+from mask2edge.runtime.spec import EngineSpec, Profile
+
+
+@pytest.fixture(scope="module")
+def onnx_file(exported, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
+    onnx.save(exported("standard", FIXED), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def half_file(exported, tmp_path_factory):
+    path = tmp_path_factory.mktemp("half") / "tiny.onnx"
+    onnx.save(store_half(exported("standard", FIXED)), path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(capsys, *arguments):
+    """The one line of a refusal."""
+    assert main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    *progress, line = captured.err.splitlines()
+    assert all(text.startswith("backend ") for text in progress)
+    assert line.startswith("error: ")
+    return line
+
+
+def test_engine_from_onnx(onnx_file, exported, tmp_path, capsys):
+    assert main([str(onnx_file)]) == 0
+    folder = tmp_path / "artifacts" / "tiny-fp32.engine"
+    assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "spec.json"]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert (folder / "model.onnx").read_bytes() == onnx_file.read_bytes()
+    spec = EngineSpec.load(folder)
+    import onnxruntime
+
+    assert spec == EngineSpec(
+        model=tiny_spec(),
+        profile=FIXED,
+        backend="onnxruntime",
+        backend_version=onnxruntime.__version__,
+        precision="fp32",
+        ops="standard",
+        op_library_version=1,
+        files={"model.onnx": sha256_of(onnx_file)},
+        checkpoint_sha256="0" * 64,
+    )
+    pixels = noise(1, 64, 96)
+    expected = runner(exported("standard", FIXED))({"pixels": pixels})
+    found = OnnxRuntimeSession(folder, spec, 1).run(pixels)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5)
+    output = capsys.readouterr().out
+    assert "tiny-fp32.engine" in output
+    assert "MB, built in" in output
+
+
+def test_engine_from_checkpoint(checkpoint, tmp_path, capsys):
+    out = tmp_path / "a" / "b.engine"
+    assert main([str(checkpoint), "--fp16", "--ops", "standard", "--size", "64x64", "--out", str(out)]) == 0
+    spec = EngineSpec.load(out)
+    spec.verify_files(out)
+    assert spec.precision == "fp16"
+    assert spec.profile == Profile.fixed(64, 64)
+    assert spec.checkpoint_sha256 == sha256_of(checkpoint)
+    captured = capsys.readouterr()
+    assert "half-precision storage, fp32 arithmetic on the CPU" in captured.out
+    assert "decoder layer 0" in captured.err
+    half = (out / "model.onnx").stat().st_size
+    assert half < 0.6 * checkpoint.stat().st_size
+
+
+def test_fp16_from_onnx_is_about_half(onnx_file, tmp_path, capsys):
+    assert main([str(onnx_file), "--fp16"]) == 0
+    half = tmp_path / "artifacts" / "tiny-fp16.engine"
+    assert "half-precision storage, fp32 arithmetic on the CPU" in capsys.readouterr().out
+    assert (half / "model.onnx").stat().st_size < 0.7 * onnx_file.stat().st_size  # a tiny net: much of it is no weight
+    pixels = noise(1, 64, 96)
+    expected = runner(onnx.load(onnx_file))({"pixels": pixels})["class_logits"]
+    found = OnnxRuntimeSession(half, EngineSpec.load(half), 1).run(pixels)["class_logits"]
+    assert 0 < np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_a_half_file_stays_half_unless_asked(half_file, tmp_path, capsys):
+    assert main([str(half_file)]) == 0
+    folder = tmp_path / "artifacts" / "tiny-fp16.engine"
+    assert (folder / "model.onnx").read_bytes() == half_file.read_bytes()
+    assert main([str(half_file), "--fp32"]) == 0
+    assert "rounded to half precision before" in capsys.readouterr().err
+    assert EngineSpec.load(tmp_path / "artifacts" / "tiny-fp32.engine").precision == "fp32"
+
+
+@needs_library
+def test_custom_ops_are_chosen_where_their_library_is(checkpoint, tmp_path):
+    assert main([str(checkpoint), "--dynamic", "--min", "1x64x64", "--max", "2x96x128"]) == 0
+    spec = EngineSpec.load(tmp_path / "artifacts" / "tiny-fp32.engine")
+    assert spec.ops == "custom"
+    assert spec.profile == Profile((1, 64, 64), (1, 64, 96), (2, 96, 128))
+
+
+def test_an_engine_is_replaced_and_other_things_are_not(onnx_file, tmp_path, capsys):
+    out = tmp_path / "x.engine"
+    assert main([str(onnx_file), "--out", str(out)]) == 0
+    assert main([str(onnx_file), "--out", str(out)]) == 0
+    photographs = tmp_path / "photos.engine"
+    photographs.mkdir()
+    (photographs / "cat.jpg").write_bytes(b"cat")
+    capsys.readouterr()
+    assert "is no engine" in refused(capsys, onnx_file, "--out", photographs)
+    assert (photographs / "cat.jpg").read_bytes() == b"cat"
+
+
+@pytest.mark.parametrize("failing", ["OnnxRuntimeSession", "sha256_of"])
+def test_a_failure_leaves_nothing(onnx_file, tmp_path, monkeypatch, capsys, failing):
+    def fail(*arguments):
+        raise InputError("no space left on device")
+
+    monkeypatch.setattr(f"mask2edge.export.onnxruntime_builder.{failing}", fail)
+    assert "no space left" in refused(capsys, onnx_file, "--out", tmp_path / "x.engine")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_numbers_are_refused(exported, tmp_path, capsys):
+    proto = onnx.ModelProto()
+    proto.CopyFrom(exported("standard", FIXED))
+    for tensor in proto.graph.initializer:
+        if tensor.name == "mask_decoder.class_head.bias":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(tensor.dims, np.nan, np.float32), tensor.name))
+    onnx.save(proto, tmp_path / "broken.onnx")
+    assert "class_logits: expected finite numbers" in refused(capsys, "broken.onnx")
+    assert [path.name for path in tmp_path.rglob("*")] == ["broken.onnx", "artifacts"] or not (
+        tmp_path / "artifacts" / "broken-fp32.engine"
+    ).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.safetensors"], "no such file"),
+        (["nowhere.onnx"], "no such file"),
+        (["{checkpoint}", "--size", "65x64"], "multiples of 32"),
+        (["{checkpoint}", "--max", "1x64x64"], "together with --dynamic"),
+        (["{checkpoint}", "--int8"], "--int8: not available in this version on onnxruntime"),
+        (["{checkpoint}", "--bf16"], "--bf16: not available in this version on onnxruntime"),
+        (["{checkpoint}", "--calibration", "."], "together with --int8"),
+        (["{checkpoint}", "--out", "engine"], "ending in .engine"),
+        (["{onnx}", "--size", "64x64"], "whose input is 1x64x96"),
+        (["{onnx}", "--dynamic"], "whose input is 1x64x96"),
+        (["{onnx}", "--ops", "custom"], "has standard ops"),
+        (["{onnx}", "--int8"], "not available"),
+        (["{truncated checkpoint}"], "expected a whole .safetensors file"),
+        (["{truncated onnx}"], "expected a whole ONNX file"),
+        (["{empty onnx}"], "without our description"),
+        (["{text onnx}"], "expected"),
+        (["{foreign onnx}"], "without our description"),
+        (["{newer onnx}"], "expected ONNX schema 1, got 2"),
+        (["{damaged onnx}"], "description is damaged"),
+    ],
+)
+def test_bad_input(checkpoint, onnx_file, exported, tmp_path_factory, tmp_path, capsys, arguments, message):
+    inputs = tmp_path_factory.mktemp("inputs")
+
+    def written(name, content):
+        (inputs / name).write_bytes(content)
+        return inputs / name
+
+    def described(change):
+        proto = onnx.ModelProto()
+        proto.CopyFrom(exported("standard", FIXED))
+        kept = [entry for entry in proto.metadata_props if change(entry)]
+        del proto.metadata_props[:]
+        proto.metadata_props.extend(kept)
+        return proto.SerializeToString()
+
+    def newer(entry):
+        entry.value = "2" if entry.key == "mask2edge.schema" else entry.value
+        return True
+
+    files = {
+        "{checkpoint}": lambda: checkpoint,
+        "{onnx}": lambda: onnx_file,
+        "{truncated checkpoint}": lambda: written("half.safetensors", checkpoint.read_bytes()[:-100]),
+        "{truncated onnx}": lambda: written("cut.onnx", onnx_file.read_bytes()[: onnx_file.stat().st_size // 2]),
+        "{empty onnx}": lambda: written("empty.onnx", b""),
+        "{text onnx}": lambda: written("text.onnx", b"this is no model at all\n"),
+        "{foreign onnx}": lambda: written("foreign.onnx", described(lambda entry: False)),
+        "{newer onnx}": lambda: written("newer.onnx", described(newer)),
+        "{damaged onnx}": lambda: written("damaged.onnx", described(lambda entry: entry.key != "mask2edge.profile")),
+    }
+    line = refused(capsys, *(files[word]() if word in files else word for word in arguments))
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_flag(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["x.onnx", "--fp8"])
+    assert stopped.value.code == 2
+
+
+def test_a_file_with_custom_ops_needs_their_library(exported, tmp_path, monkeypatch, capsys):
+    onnx.save(exported("custom", FIXED), tmp_path / "custom.onnx")
+    monkeypatch.setenv("MASK2EDGE_OPS_LIBRARY", "/nowhere.so")
+    line = refused(capsys, "custom.onnx")
+    assert "--ops standard" in line
+    assert "MASK2EDGE_OPS_LIBRARY" in line
+
+
+def test_no_file_named(onnx_file, tmp_path, monkeypatch, capsys):
+    """The shipped checkpoint where torch is; the shipped ONNX file where it is not."""
+    from mask2edge.export import build_engine
+
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "street-lite.safetensors").touch()
+    assert build_engine.default_source().name == "street-lite.safetensors"
+    monkeypatch.setattr(build_engine.importlib.util, "find_spec", lambda name: None)
+    (tmp_path / "models" / "street-lite.onnx").touch()
+    assert build_engine.default_source().name == "street-lite.onnx"
+    assert "needs torch" in refused(capsys, "models/street-lite.safetensors")
+    monkeypatch.setattr(build_engine, "DEFAULT_MODEL", "nothing")
+    assert "the demo model is not here" in refused(capsys)
+
+
+def test_tensorrt_is_refused_in_one_line(onnx_file, tmp_path, capsys):
+    line = refused(capsys, onnx_file, "--backend", "tensorrt")
+    assert "TensorRT" in line or "tensorrt" in line
+    assert "--backend onnxruntime" in line
+    assert not list(tmp_path.iterdir())
+
+
+class Driver:
+    def __init__(self, init=0, count=1):
+        self.init, self.count = init, count
+
+    def cuInit(self, flags):
+        return self.init
+
+    def cuDeviceGetCount(self, count):
+        count._obj.value = self.count
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("driver", "package", "reason"),
+    [
+        (None, True, "no CUDA driver was found"),
+        (Driver(init=100), True, "does not work (error 100)"),
+        (Driver(count=0), True, "sees no GPU"),
+        (Driver(), False, "tensorrt is not installed"),
+        (Driver(), True, "does not build TensorRT engines yet"),
+    ],
+)
+def test_auto_says_why(monkeypatch, driver, package, reason):
+    def load(name):
+        if driver is None:
+            raise OSError(name)
+        return driver
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: object() if package else None)
+    backend, why = backends.choose_backend("auto")
+    assert backend == "onnxruntime"
+    assert reason in why
+    with pytest.raises(InputError, match="--backend tensorrt"):
+        backends.choose_backend("tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("flag", "absent"),
+    [("--fp32", ["torch", "onnx", "mask2edge.train"]), ("--fp16", ["torch", "mask2edge.train"])],
+)
+def test_imports_of_a_build_from_onnx(onnx_file, tmp_path, flag, absent):
+    """As on a device: neither torch nor the training code; not even onnx where nothing is converted."""
+    code = (
+        "import sys, json\n"
+        "from mask2edge.export.build_engine import main\n"
+        f"assert main([{str(onnx_file)!r}, {flag!r}, '--backend', 'onnxruntime']) == 0\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    modules = json.loads(done.stdout.splitlines()[-1])
+    assert not [name for name in modules if name in absent or name.startswith(tuple(f"{a}." for a in absent))]
+
+
+def test_a_description_is_read_without_the_weights(onnx_file, half_file):
+    assert read_description(onnx_file).spec == tiny_spec()
+    assert read_description(half_file).precision == "fp16"

@@ -1,0 +1,200 @@
+// The CPU kernels against references in double precision, on random shapes, on every instruction set of this machine.
+// Inputs sit in allocations of exactly their size, so that AddressSanitizer sees a read past the end.
+//
+//     kernel_tests [cases per kernel, default 400] [seed]
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <random>
+
+#include "masked_attention/cpu.h"
+#include "multiscale_deformable_attention/cpu.h"
+
+using namespace mask2edge;
+
+namespace {
+
+int g_failures = 0;
+
+std::mt19937_64 g_random;
+
+int64_t between(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(g_random); }
+
+template <typename T>
+T one_of(std::initializer_list<T> choices) {
+    return choices.begin()[between(0, static_cast<int64_t>(choices.size()) - 1)];
+}
+
+std::vector<float> normals(int64_t count, float scale = 1) {
+    std::normal_distribution<float> normal(0, scale);
+    std::vector<float> values(static_cast<std::size_t>(count));
+    for (float& value : values) value = normal(g_random);
+    values.shrink_to_fit();
+    return values;
+}
+
+// Backwards, so that a kernel that relies on the order of tasks is caught.
+const ParallelFor kBackwards = [](std::size_t count, const std::function<void(std::size_t)>& task) {
+    while (count > 0) task(--count);
+};
+
+void compare(const char* kernel, InstructionSet set, int number, const std::vector<float>& got,
+             const std::vector<double>& expected, double tolerance) {
+    for (std::size_t i = 0; i < got.size(); ++i) {
+        const double error = std::abs(got[i] - expected[i]);
+        if (error <= tolerance) continue;  // false for NaN
+        std::printf("%s (%s), case %d: expected %.9g at %zu, got %.9g\n", kernel, name(set), number, expected[i], i,
+                    static_cast<double>(got[i]));
+        ++g_failures;
+        return;
+    }
+}
+
+// OPS.md, word by word.
+std::vector<double> deformable_reference(const DeformableAttentionTensors& t, const DeformableAttentionShape& s) {
+    const int64_t levels = static_cast<int64_t>(s.levels.size()), points = levels * s.points;
+    const int64_t channels = s.heads * s.head_dim;
+    std::vector<double> output(static_cast<std::size_t>(s.batch * s.queries * channels));
+    for (int64_t n = 0; n < s.batch; ++n)
+        for (int64_t q = 0; q < s.queries; ++q)
+            for (int64_t m = 0; m < s.heads; ++m) {
+                const int64_t row = n * s.queries + q;
+                const float* logits = t.logits + (row * s.heads + m) * points;
+                const float* offsets = t.offsets + (row * s.heads + m) * points * 2;
+                const float* reference = t.reference_points + (s.shared_reference_points ? q : row) * 2;
+                double largest = -INFINITY, sum = 0;
+                for (int64_t i = 0; i < points; ++i) largest = std::max<double>(largest, logits[i]);
+                for (int64_t i = 0; i < points; ++i) sum += std::exp(logits[i] - largest);
+                for (int64_t i = 0; i < points; ++i) {
+                    const auto& level = s.levels[static_cast<std::size_t>(i / s.points)];
+                    const double weight = std::exp(logits[i] - largest) / sum;
+                    const double x = static_cast<double>(reference[0]) * level.width + offsets[2 * i] - 0.5;
+                    const double y = static_cast<double>(reference[1]) * level.height + offsets[2 * i + 1] - 0.5;
+                    for (int corner = 0; corner < 4; ++corner) {
+                        const double column = std::floor(x) + corner % 2, line = std::floor(y) + corner / 2;
+                        if (column < 0 || column >= level.width || line < 0 || line >= level.height) continue;
+                        const double share = (1 - std::abs(x - column)) * (1 - std::abs(y - line)) * weight;
+                        const int64_t pixel = level.first_row + int64_t(line) * level.width + int64_t(column);
+                        const float* value = t.value + (n * s.value_rows + pixel) * channels + m * s.head_dim;
+                        for (int64_t d = 0; d < s.head_dim; ++d)
+                            output[static_cast<std::size_t>(row * channels + m * s.head_dim + d)] += share * value[d];
+                    }
+                }
+            }
+    return output;
+}
+
+void test_deformable(int number) {
+    const int64_t batch = between(1, 3), heads = between(1, 5), points = between(1, 9), levels = between(1, 4);
+    const int64_t head_dim = one_of<int64_t>({1, 5, 8, 12, 16, 24, 32, 33, 64, 80});
+    const int64_t queries = one_of<int64_t>({0, 1, 7, 31, 32, 33, 70});
+    std::vector<int32_t> sizes;
+    int64_t rows = 0;
+    for (int64_t level = 0; level < levels; ++level) {
+        sizes.push_back(static_cast<int32_t>(between(1, 9)));
+        sizes.push_back(static_cast<int32_t>(between(1, 9)));
+        rows += int64_t{sizes[2 * level]} * sizes[2 * level + 1];
+    }
+    const int64_t samples = heads * levels * points, references = one_of<int64_t>({1, batch});
+    const auto value = normals(batch * rows * heads * head_dim);
+    auto offsets = normals(batch * queries * samples * 2, one_of({0.5f, 3.0f, 100.0f}));
+    const auto logits = normals(batch * queries * samples, one_of({1.0f, 30.0f}));
+    auto reference = normals(references * queries * 2, 0.3f);
+    for (float& x : reference) x += 0.5f;
+    for (float& x : offsets)  // whole and half pixels, and what no integer holds
+        if (between(0, 9) == 0) x = one_of({0.0f, 0.5f, -1.0f, 2.0f, 1e30f, -1e30f});
+    DeformableAttentionShape shape;
+    const std::string problem = deformable_attention_shape(
+        {batch, rows, heads * head_dim}, {batch, queries, samples * 2}, {batch, queries, samples},
+        {references, queries, 2}, {levels, 2}, sizes.data(), heads, points, shape);
+    if (!problem.empty()) {
+        std::printf("case %d: %s\n", number, problem.c_str());
+        ++g_failures;
+        return;
+    }
+    std::vector<float> output(static_cast<std::size_t>(batch * queries * heads * head_dim));
+    const DeformableAttentionTensors tensors{value.data(), offsets.data(), logits.data(), reference.data(),
+                                             output.data()};
+    const auto expected = deformable_reference(tensors, shape);
+    for (const InstructionSet set : available_instruction_sets()) {
+        std::fill(output.begin(), output.end(), NAN);
+        multiscale_deformable_attention(tensors, shape, kBackwards, set);
+        // A coordinate near 100 is exact to 4e-6 pixel, and a pixel's worth of value is about 3.
+        compare("multiscale_deformable_attention", set, number, output, expected, 5e-5);
+    }
+}
+
+std::vector<double> masked_reference(const MaskedAttentionTensors& t, const MaskedAttentionShape& s) {
+    const int64_t channels = s.heads * s.head_dim;
+    std::vector<double> output(static_cast<std::size_t>(s.batch * s.queries * channels));
+    std::vector<double> scores(static_cast<std::size_t>(s.keys));
+    for (int64_t row = 0; row < s.batch * s.queries; ++row) {
+        const float* mask = t.mask_logits + row * s.keys;
+        const bool none = std::none_of(mask, mask + s.keys, [](float x) { return x >= 0; });
+        const int64_t first_key = row / s.queries * s.keys;
+        for (int64_t m = 0; m < s.heads; ++m) {
+            double largest = -INFINITY, sum = 0;
+            for (int64_t k = 0; k < s.keys; ++k) {
+                double score = 0;
+                for (int64_t d = m * s.head_dim; d < (m + 1) * s.head_dim; ++d)
+                    score += double{t.query[row * channels + d]} * t.key[(first_key + k) * channels + d];
+                scores[k] = none || mask[k] >= 0 ? score / std::sqrt(double(s.head_dim)) : -INFINITY;
+                largest = std::max(largest, scores[k]);
+            }
+            for (double& score : scores) sum += score = std::exp(score - largest);
+            for (int64_t k = 0; k < s.keys; ++k)
+                for (int64_t d = m * s.head_dim; d < (m + 1) * s.head_dim; ++d)
+                    output[row * channels + d] += scores[k] / sum * t.value[(first_key + k) * channels + d];
+        }
+    }
+    return output;
+}
+
+void test_masked(int number) {
+    const int64_t batch = between(1, 3), heads = between(1, 4);
+    const int64_t head_dim = one_of<int64_t>({1, 5, 8, 12, 16, 24, 32, 33, 64, 80});
+    const int64_t queries = one_of<int64_t>({0, 1, 3, 16, 17, 37}), keys = one_of<int64_t>({1, 2, 13, 95, 96, 97, 300});
+    const auto query = normals(batch * queries * heads * head_dim, one_of({1.0f, 8.0f}));
+    const auto key = normals(batch * keys * heads * head_dim), value = normals(batch * keys * heads * head_dim);
+    auto mask = normals(batch * queries * keys);
+    const float shift = one_of({0.0f, 2.0f, -2.0f, 5.0f, -5.0f});
+    for (float& x : mask) {
+        x += shift;
+        if (between(0, 49) == 0) x = one_of({0.0f, -0.0f, NAN, INFINITY, -INFINITY});
+    }
+    MaskedAttentionShape shape;
+    const Dims rows{batch, keys, heads * head_dim};
+    const std::string problem =
+        masked_attention_shape({batch, queries, heads * head_dim}, rows, rows, {batch, queries, keys}, heads, shape);
+    if (!problem.empty()) {
+        std::printf("case %d: %s\n", number, problem.c_str());
+        ++g_failures;
+        return;
+    }
+    std::vector<float> output(static_cast<std::size_t>(batch * queries * heads * head_dim));
+    const MaskedAttentionTensors tensors{query.data(), key.data(), value.data(), mask.data(), output.data()};
+    const auto expected = masked_reference(tensors, shape);
+    for (const InstructionSet set : available_instruction_sets()) {
+        std::fill(output.begin(), output.end(), NAN);
+        masked_attention(tensors, shape, kBackwards, set);
+        compare("masked_attention", set, number, output, expected, 5e-5);  // scores up to 30, rounded to 2e-6
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const int cases = argc > 1 ? std::atoi(argv[1]) : 400;
+    g_random.seed(argc > 2 ? static_cast<uint64_t>(std::atoll(argv[2])) : 0);
+    for (int number = 0; number < cases; ++number) {
+        test_deformable(number);
+        test_masked(number);
+    }
+    std::string sets;
+    for (const InstructionSet set : available_instruction_sets()) sets += std::string(" ") + name(set);
+    std::printf("%d cases of each kernel on%s: %d failures\n", cases, sets.c_str(), g_failures);
+    return g_failures == 0 ? 0 : 1;
+}

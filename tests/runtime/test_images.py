@@ -1,0 +1,165 @@
+"""Every kind of image file gives uint8 BGR, upright; everything else gives one clear line."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.images import find_images, read_image
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+
+
+def encoded(suffix: str, image: np.ndarray) -> bytes:
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(header: bytes, *chunks: bytes) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+def palette_png() -> bytes:
+    palette = bytes([255, 0, 0, 0, 0, 255])  # red, blue
+    rows = b"".join(b"\0" + bytes([0, 0, 1]) for _ in range(2))
+    header = struct.pack(">IIBBBBB", 3, 2, 8, 3, 0, 0, 0)
+    return png(header, chunk(b"PLTE", palette), chunk(b"IDAT", zlib.compress(rows)))
+
+
+def rotated_jpeg() -> bytes:
+    """8 rows, 24 columns, left part black, right white; EXIF orientation 6: a viewer turns it clockwise."""
+    image = np.zeros((8, 24, 3), np.uint8)
+    image[:, 16:] = 255
+    data = encoded(".jpg", image)
+    entry = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0MM\0\x2a\0\0\0\x08" + struct.pack(">H", 1) + entry + b"\0\0\0\0"
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+
+
+RIGHT = {
+    "color.png": (encoded(".png", IMAGE), IMAGE),
+    "color.bmp": (encoded(".bmp", IMAGE), IMAGE),
+    "name without suffix": (encoded(".png", IMAGE), IMAGE),
+    "grey.png": (encoded(".png", IMAGE[:, :, 0]), np.repeat(IMAGE[:, :, :1], 3, 2)),
+    "sixteen.png": (encoded(".png", IMAGE.astype(np.uint16) * 257), IMAGE),
+    "sixteen.tiff": (encoded(".tiff", IMAGE.astype(np.uint16) * 257), IMAGE),
+    "grey16.png": (encoded(".png", IMAGE[:, :, 0].astype(np.uint16) * 257), np.repeat(IMAGE[:, :, :1], 3, 2)),
+    "alpha.png": (encoded(".png", np.dstack([IMAGE, IMAGE[:, :, 1]])), IMAGE),
+    "alpha16.png": (encoded(".png", np.dstack([IMAGE, IMAGE[:, :, 1]]).astype(np.uint16) * 257), IMAGE),
+    "palette.png": (palette_png(), np.array([[[0, 0, 255], [0, 0, 255], [255, 0, 0]]] * 2, np.uint8)),
+    "one pixel.png": (encoded(".png", IMAGE[:1, :1]), IMAGE[:1, :1]),
+    "long.png": (encoded(".png", np.full((20000, 1, 3), 7, np.uint8)), np.full((20000, 1, 3), 7, np.uint8)),
+    "trailer.png": (encoded(".png", IMAGE) + b"\0" * 9000, IMAGE),
+}
+HUGE = png(struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0), chunk(b"IDAT", zlib.compress(b"\0" * 100)))
+NOISE = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+WRONG = {
+    "empty.jpg": (b"", "got an empty file"),
+    "text.jpg": (b"this is no picture", "got a text file"),
+    "random.png": (bytes(range(128, 256)) * 4, "a damaged image or a file of another kind"),
+    "cut.jpg": (encoded(".jpg", NOISE)[:1500], "a whole JPEG image, got one that is cut off"),
+    "head.jpg": (encoded(".jpg", NOISE)[:100], "a whole JPEG image, got one that is cut off"),
+    "cut.png": (encoded(".png", NOISE)[:1500], "a whole PNG image, got one that is cut off"),
+    "huge.png": (HUGE, "at most 268435456 pixels, got 100000x100000"),
+    "float.tiff": (encoded(".tiff", IMAGE.astype(np.float32)), "8 or 16 bits a channel, got float32"),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_files_become_bgr(tmp_path, name):
+    data, expected = RIGHT[name]
+    (tmp_path / name).write_bytes(data)
+    image = read_image(tmp_path / name)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_no_image_is_one_line(tmp_path, name):
+    data, message = WRONG[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=message) as caught:
+        read_image(tmp_path / name)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_sixteen_bits_are_rounded_to_eight(tmp_path):
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    cv2.imwrite(str(tmp_path / "all.png"), values)
+    np.testing.assert_array_equal(read_image(tmp_path / "all.png")[:, :, 0], np.round(values / 257).astype(np.uint8))
+
+
+def test_orientation_is_applied(tmp_path):
+    (tmp_path / "phone.jpg").write_bytes(rotated_jpeg())
+    image = read_image(tmp_path / "phone.jpg")
+    assert image.shape == (24, 8, 3)
+    assert image[:14].max() < 30
+    assert image[18:].min() > 225
+
+
+def test_cmyk_becomes_color(tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    pillow.new("RGB", (16, 8), (200, 30, 40)).convert("CMYK").save(tmp_path / "print.jpg", quality=95)
+    np.testing.assert_allclose(read_image(tmp_path / "print.jpg"), np.full((8, 16, 3), (40, 30, 200)), atol=4)
+
+
+def test_a_thumbnails_end_is_not_the_images(tmp_path):
+    thumbnail = encoded(".jpg", NOISE[:8, :8])
+    data = encoded(".jpg", NOISE)
+    comment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    (tmp_path / "whole.jpg").write_bytes(data[:2] + comment + data[2:])
+    assert read_image(tmp_path / "whole.jpg").shape == NOISE.shape
+    (tmp_path / "cut.jpg").write_bytes((data[:2] + comment + data[2:])[:-800])
+    with pytest.raises(InputError, match="cut off"):
+        read_image(tmp_path / "cut.jpg")
+
+
+def test_missing_files_and_folders_are_one_line(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_image(tmp_path / "missing.jpg")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_image(tmp_path)
+
+
+def test_sources_are_files_folders_and_globs(tmp_path, monkeypatch):
+    for name in ("b.jpg", "a.PNG", "c[1].png", "notes.txt", ".hidden.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "d.jpg").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+
+    def names(*sources: str) -> list[str]:
+        return [path.as_posix() for path in find_images(sources)]
+
+    assert names(".") == ["a.PNG", "b.jpg", "c[1].png"]
+    assert names("b.jpg", ".") == ["b.jpg", "a.PNG", "c[1].png"]  # each once
+    assert names("c[1].png") == ["c[1].png"]  # a name before a pattern
+    assert names("**/*.jpg") == ["b.jpg", "inner/d.jpg"]
+    assert names("notes.txt") == ["notes.txt"]  # named by itself, it is tried
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("missing.jpg", "no such file or folder"),
+        ("*.gif", "a pattern that matches images, got none"),
+        ("empty", "in this folder, got none"),
+        ("film.mp4", "videos are not part of this version"),
+        ("0", "cameras and streams are not part"),
+        ("rtsp://camera/1", "cameras and streams are not part"),
+    ],
+)
+def test_sources_that_name_no_image(tmp_path: Path, monkeypatch, source, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "film.mp4").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        find_images([source])
