@@ -145,7 +145,7 @@ class InferenceMaskDecoder(nn.Module):
         )
         self.query_features = nn.Buffer(decoder.query_features.detach())
         self.keys, self.values = nn.ModuleList(), nn.ModuleList()
-        for level, embed in enumerate(decoder.level_embed.detach()):
+        for level, embed in enumerate(decoder.level_embed.detach()[: len(decoder.layers)]):
             attentions = [layer.cross_attention for layer in decoder.layers[level::NUM_LEVELS]]
             self.keys.append(merge_linears([attention.key_projection for attention in attentions], embed))
             self.values.append(merge_linears([attention.value_projection for attention in attentions], embed))
@@ -165,7 +165,8 @@ class InferenceMaskDecoder(nn.Module):
         batch = fine.shape[0]
         small = []  # the map under the masks at each level's size, [N, C, hw]
         keys, values = [], []  # per level, the keys and values of its layers, each [N, hw, C]
-        for level, (tokens, (height, width)) in enumerate(zip(levels, shapes, strict=True)):
+        for level, _ in enumerate(self.keys):  # fewer than three layers leave a level unread
+            tokens, (height, width) = levels[level], shapes[level]
             resized = F.interpolate(fine, (height, width), mode="bilinear", align_corners=False)  # [N, C, h, w]
             small.append(resized.flatten(2))
             positioned = tokens + position_tokens(height, width, tokens)  # [N, hw, C]

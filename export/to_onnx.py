@@ -98,6 +98,7 @@ def finish(model: ir.Model, description: Description) -> onnx.ModelProto:
     model.producer_name, model.producer_version = "mask2edge", None
     model.metadata_props.clear()
     model.metadata_props.update(description.to_metadata())
+    model.opset_imports.pop(OP_DOMAIN, None)  # the stages' markers were of it
     if description.ops == "custom":
         model.opset_imports[OP_DOMAIN] = OP_VERSION
     else:

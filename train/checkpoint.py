@@ -1,7 +1,9 @@
-"""Checkpoints: one safetensors file whose metadata says what the weights are. No pickle anywhere.
+"""Checkpoints: one safetensors file whose metadata says what the weights are.
 
     save_checkpoint(Path("a.safetensors"), model.state_dict(), config.model, spec, step=100)
     model, checkpoint = load_model(Path("a.safetensors"))
+
+No pickle anywhere.
 """
 
 from __future__ import annotations
@@ -83,9 +85,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "import foreign weights with train/import_weights.py"
         )
     if metadata.get("schema") != str(SCHEMA):
-        raise InputError(
-            f"{path}: expected checkpoint schema {SCHEMA}, got {metadata.get('schema')}; update mask2edge"
-        )
+        raise InputError(f"{path}: expected checkpoint schema {SCHEMA}, got {metadata.get('schema')}; update mask2edge")
     try:
         model_config = from_dict(ModelConfig, json.loads(metadata["model_config"]))
         spec = ModelSpec.from_json(metadata["spec"])

@@ -36,9 +36,9 @@ def why_missing() -> str:
     if onnxruntime_ops_library() is not None:
         return ""
     return (
-        f"{LIBRARY_NAME} was not built when mask2edge was installed (it takes a C++ compiler and ONNX Runtime's headers): "
-        "install g++, set ONNXRUNTIME_INCLUDE_DIR if the headers cannot be fetched, then run `pip install .` again; "
-        "`pip install -v .` says what CMake found"
+        f"{LIBRARY_NAME} was not built when mask2edge was installed (it takes a C++ compiler and ONNX Runtime's "
+        "headers): install g++, set ONNXRUNTIME_INCLUDE_DIR if the headers cannot be fetched, then run `pip install .` "
+        "again; `pip install -v .` says what CMake found"
     )
 
 

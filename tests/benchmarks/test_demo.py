@@ -30,8 +30,9 @@ def test_photographs_are_the_image_and_some_of_the_data_spread_out(color_data, t
     stripes = np.zeros((8, 8), int)
     data = color_data({"val": [(stripes, stripes)] * 13})
     photographs = demo.gather_photographs(None, data, tmp_path / "photographs")
+    # The names' own order is 0, 1, 10, 11, 12, 2, 3, …
     assert [path.name for path in photographs] == [
-        "0-china.jpg", "1-0.png", "2-10.png", "3-12.png", "4-3.png", "5-5.png", "6-7.png",  # by name: 0, 1, 10, 11, 12, 2
+        "0-china.jpg", "1-0.png", "2-10.png", "3-12.png", "4-3.png", "5-5.png", "6-7.png",
     ]  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "photographs").iterdir()) == [path.name for path in photographs]
     again = demo.gather_photographs(None, None, tmp_path / "photographs")

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -161,3 +162,40 @@ def test_rows_are_not_mixed_with_other_columns(tmp_path):
 def test_unknown_backbone_of_the_peer_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected one of r50, r101, swin-t, got 'vgg'"):
         onnxruntime_stock.prepare("vgg", (64, 64), tmp_path)
+
+
+def test_the_peer_is_made_once_and_again_where_it_was_changed(tmp_path, monkeypatch):
+    made = []
+
+    def export(backbone, size, folder):
+        made.append("export")
+        (folder / "model.onnx").write_bytes(b"network")
+
+    def run(script, *arguments):
+        made.append(script)
+        if script == "export/build_engine.py":
+            out = Path(arguments[arguments.index("--out") + 1])
+            out.mkdir()
+            (out / "spec.json").write_text("{}")
+
+    monkeypatch.setattr(onnxruntime_stock, "_in_a_process_of_its_own", export)
+    monkeypatch.setattr(onnxruntime_stock, "_run", run)
+    both = ["export", "train/import_weights.py", "export/build_engine.py"]
+    peer = onnxruntime_stock.prepare("r50", (64, 96), tmp_path)
+    assert made == both
+    assert peer.onnx == tmp_path / "stock-r50-64x96" / "model.onnx"
+    onnxruntime_stock.prepare("r50", (64, 96), tmp_path)
+    assert made == both  # nothing was to be done
+    peer.onnx.write_bytes(b"changed")
+    onnxruntime_stock.prepare("r50", (64, 96), tmp_path)
+    assert made == both * 2  # our engine goes with the export
+
+
+def test_a_peer_that_cannot_be_made_says_why_and_leaves_nothing(tmp_path, monkeypatch):
+    def fail(backbone, size, folder):
+        onnxruntime_stock._python("-c", "raise SystemExit('transformers is not installed')")
+
+    monkeypatch.setattr(onnxruntime_stock, "_in_a_process_of_its_own", fail)
+    with pytest.raises(InputError, match="exit code 1: transformers is not installed"):
+        onnxruntime_stock.prepare("r50", (64, 96), tmp_path)
+    assert list(tmp_path.iterdir()) == []

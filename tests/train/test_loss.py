@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mask2edge.runtime.command_line import InputError
 from mask2edge.train.loss import SetCriterion, matcher, point_sampling
 from mask2edge.train.loss.criterion import average_num_masks, dice_loss, mask_loss

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from mask2edge.train.loss import HungarianMatcher, SetCriterion
 from mask2edge.train.loss.point_sampling import uncertain_points
 

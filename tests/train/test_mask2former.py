@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+
 from mask2edge.train.config import BACKBONES, ModelConfig
 from mask2edge.train.model.backbones import build_backbone
 from mask2edge.train.model.mask2former import build_model
@@ -62,7 +63,8 @@ def test_every_parameter_receives_a_gradient():
     torch.manual_seed(0)
     model = build_model(SMALL)
     output = model(torch.randn(1, 3, 64, 64))
-    sum(p[key].square().mean() for p in [output, *output["auxiliary"]] for key in ("class_logits", "mask_logits")).backward()
+    predictions = [output, *output["auxiliary"]]
+    sum(p[key].square().mean() for p in predictions for key in ("class_logits", "mask_logits")).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+
 from mask2edge.train.model.masked_attention import Attention, masked_attention
 
 

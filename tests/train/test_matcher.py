@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mask2edge.train.loss.matcher import HungarianMatcher, assign, pairwise_costs
 
 CLASSES = 5

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mask2edge.runtime.command_line import InputError
 from mask2edge.train.loss.point_sampling import (
     check_point_settings,

@@ -58,7 +58,7 @@ def numpy_deformable(case: DeformableCase, inputs: dict[str, np.ndarray]) -> np.
         place = reference[:, :, None, None] * [width, height] + offsets[:, :, :, level] - 0.5  # [N, Lq, M, P, 2]
         low = np.floor(place)
         for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
-            corner = low + [dx, dy]
+            corner = low + np.array([dx, dy])
             x, y = corner[..., 0], corner[..., 1]
             share = np.prod(1 - np.abs(place - corner), -1) * weights[:, :, :, level]  # [N, Lq, M, P]
             share = share * ((x >= 0) & (x < width) & (y >= 0) & (y < height))

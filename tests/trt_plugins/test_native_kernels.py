@@ -1,5 +1,6 @@
 """Builds tests/native with the sanitizers and runs it; and CMake's way where there are no headers or no compiler."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,8 +14,6 @@ pytestmark = pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is 
 
 def configure(build: Path, *options: str, **environment: str) -> str:
     """CMake's output; fetches nothing."""
-    import os
-
     command = ["cmake", "-S", str(ROOT), "-B", str(build), "-DMASK2EDGE_FETCH_HEADERS=OFF", *options]
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 import torch.distributed
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from mask2edge.runtime.command_line import InputError
 from mask2edge.train.loss.matcher import HungarianMatcher
 from mask2edge.train.loss.point_sampling import check_point_settings, sample_points, uncertain_points
-from torch import Tensor, nn
 
 Target = Mapping[str, Tensor]  # {"labels": int64 [T], "masks": bool or float [T, H, W]}
 

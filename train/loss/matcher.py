@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mask2edge.train.loss.point_sampling import sample_points, uniform_points
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from mask2edge.train.loss.point_sampling import sample_points, uniform_points
 
 
 class HungarianMatcher:

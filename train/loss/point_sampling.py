@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from mask2edge.runtime.command_line import InputError
 from torch import Tensor
+
+from mask2edge.runtime.command_line import InputError
 
 
 def sample_points(maps: Tensor, coordinates: Tensor) -> Tensor:

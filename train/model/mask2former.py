@@ -1,7 +1,9 @@
 """Mask2Former (Cheng et al., CVPR 2022): backbone, pixel decoder, mask decoder.
 
     model = build_model(ModelConfig(backbone="resnet50", num_classes=133))
-    model(pixels)["mask_logits"]   # pixels [N, 3, H, W], normalised RGB, H and W multiples of 32
+    model(pixels)["mask_logits"]   # [N, Q, H/4, W/4]
+
+pixels [N, 3, H, W] are normalised RGB, H and W multiples of 32.
 """
 
 from __future__ import annotations

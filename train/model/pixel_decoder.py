@@ -1,6 +1,8 @@
-"""Pixel decoder: deformable encoder on strides 32, 16, 8 and an FPN step to stride 4 (Mask2Former, sec. 3.3; msdeformattn.py).
+"""Pixel decoder: deformable encoder on strides 32, 16, 8 and an FPN step to stride 4.
 
     mask_features, levels = PixelDecoder((256, 512, 1024, 2048))(backbone(pixels))
+
+Mask2Former, sec. 3.3; msdeformattn.py of the reference.
 """
 
 from __future__ import annotations

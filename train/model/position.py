@@ -1,6 +1,8 @@
-"""Sine position embedding of a feature map, normalised to the map's size (DETR, sec. A.4; position_encoding.py).
+"""Sine position embedding of a feature map, normalised to the map's size.
 
     position = sine_position(16, 16, 256)   # [1, 256, 16, 16]
+
+DETR, sec. A.4; position_encoding.py of the reference.
 """
 
 from __future__ import annotations

@@ -73,10 +73,10 @@ void find_corners(const DeformableAttentionTile& tile, const float* offsets, con
         const Floats right_share = px - to_floats(left), lower_share = py - to_floats(top);
         const Floats weight = load(softmax + i) * scale;
         const Floats none{};
-        const Floats x_weights[2] = {(left >= 0) & (left < columns) ? 1.0f - right_share : none,
-                                     (left >= -1) & (left < columns - 1) ? right_share : none};
-        const Floats y_weights[2] = {((top >= 0) & (top < rows) ? 1.0f - lower_share : none) * weight,
-                                     ((top >= -1) & (top < rows - 1) ? lower_share : none) * weight};
+        const Floats x_weights[2] = {((left >= 0) & (left < columns)) ? 1.0f - right_share : none,
+                                     ((left >= -1) & (left < columns - 1)) ? right_share : none};
+        const Floats y_weights[2] = {(((top >= 0) & (top < rows)) ? 1.0f - lower_share : none) * weight,
+                                     (((top >= -1) & (top < rows - 1)) ? lower_share : none) * weight};
         for (int corner = 0; corner < 4; ++corner) {
             const int below = corner / 2, beside = corner % 2;
             const Ints column = min(max(left + beside, Ints{}), columns - 1);

