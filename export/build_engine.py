@@ -19,6 +19,7 @@ from mask2edge.export.input_sizes import add_size_arguments, given_size_argument
 from mask2edge.export.onnx_metadata import Description, read_description
 from mask2edge.runtime.command_line import InputError, command, say, sha256_of
 from mask2edge.runtime.spec import EngineSpec
+from mask2edge.trt_plugins import onnxruntime_ops_library, why_missing
 
 # Everything that needs torch or onnx is imported where it is used: a Jetson builds from ONNX without them.
 
@@ -78,11 +79,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def default_source() -> Path:
-    """The shipped demo model: the checkpoint where torch is, else the ONNX file. Raises InputError without either."""
-    suffix = ".safetensors" if importlib.util.find_spec("torch") else ".onnx"
-    candidates = [
-        root / "models" / f"{DEFAULT_MODEL}{suffix}" for root in (Path(), Path(__file__).resolve().parents[1])
-    ]
+    """The shipped demo model: the checkpoint where torch is, else the ONNX file that this machine can run.
+
+    Raises InputError where it is not there.
+    """
+    if importlib.util.find_spec("torch"):
+        name = f"{DEFAULT_MODEL}.safetensors"
+    elif onnxruntime_ops_library() is not None:
+        name = f"{DEFAULT_MODEL}.onnx"
+    else:
+        say(f"standard ops, which are slower: {why_missing()}")
+        name = f"{DEFAULT_MODEL}-standard.onnx"
+    candidates = [root / "models" / name for root in (Path(), Path(__file__).resolve().parents[1])]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

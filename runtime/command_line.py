@@ -58,7 +58,14 @@ def sha256_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; renames it to `path` on success, removes it on failure."""
+    """Yields a temporary name beside `path`; renames it to `path` on success, removes it on failure.
+
+    Raises InputError where `path` is there and is no plain file (a folder, a device).
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(
+            f"{path}: expected the name of a file to write, got something else of that name; choose another"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -75,7 +82,14 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `path`; it takes the place of `path` on success, and is removed on failure."""
+    """Yields a temporary folder beside `path`; it takes the place of `path` on success, and is removed on failure.
+
+    Raises InputError where `path` is there and is no folder.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(
+            f"{path}: expected the name of a folder to write, got something else of that name; choose another"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
