@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import torch
 
+from mask2edge.export.inference_graph import STRIDES
 from mask2edge.export.stage_comparison import (
     OUTPUTS,
     TOLERANCE,
@@ -54,7 +55,9 @@ def plain_stages(model: Mask2Former, pixels: np.ndarray) -> Arrays:
         stages.update({f"backbone.res{i + 2}": x for i, x in enumerate(outputs)})
 
     def pixel_decoder(module: Any, inputs: Any, outputs: Any) -> None:
-        for stride, features in zip((32, 16, 8), outputs[1], strict=True):
+        for index, (stride, features) in enumerate(zip(STRIDES, outputs[1], strict=True)):
+            if index >= len(model.mask_decoder.layers) and stride != STRIDES[-1]:
+                continue  # no layer reads this level, so the graph has none; the last feeds the fine map
             stages[f"pixel_decoder.level{stride}"] = features.flatten(2).transpose(1, 2)  # [N, hw, C]
 
     def fine(module: Any, inputs: Any) -> None:
