@@ -46,15 +46,17 @@ def save_checkpoint(
     config_digest: str = "",
     half: bool = False,
 ) -> None:
-    """Writes the whole file or none. `half` stores float32 tensors as float16: half the size, loaded as float32."""
+    """Writes the whole file or none.
+
+    `half` stores float32 tensors as float16, half the size, but for those whose values float16 cannot hold.
+    """
     if spec.num_classes != model_config.num_classes or spec.num_queries != model_config.num_queries:
         raise InputError(
             f"checkpoint: the model has {model_config.num_classes} classes and {model_config.num_queries} queries, "
             f"its description {spec.num_classes} and {spec.num_queries}"
         )
     tensors = {
-        name: (tensor.half() if half and tensor.dtype == torch.float32 else tensor).detach().cpu().contiguous()
-        for name, tensor in weights.items()
+        name: (_halved(tensor) if half else tensor).detach().cpu().contiguous() for name, tensor in weights.items()
     }
     metadata = {
         "format": FORMAT,
@@ -66,6 +68,11 @@ def save_checkpoint(
     }
     with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata)
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    fits = tensor.dtype == torch.float32 and bool((tensor.abs() <= torch.finfo(torch.half).max).all())
+    return tensor.half() if fits else tensor
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

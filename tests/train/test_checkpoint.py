@@ -51,6 +51,14 @@ def test_half_storage_halves_the_file_and_loads_as_float32(written, tmp_path):
         assert torch.equal(tensor, model.state_dict()[name].half().float()), name
 
 
+def test_half_storage_keeps_what_float16_cannot_hold(written, tmp_path):
+    model, _ = written
+    model.backbone.stem.norm.running_var[0] = 1e5
+    save_checkpoint(tmp_path / "half.safetensors", model.state_dict(), CONFIG, SPEC, half=True)
+    loaded = load_checkpoint(tmp_path / "half.safetensors").weights["backbone.stem.norm.running_var"]
+    assert torch.equal(loaded, model.backbone.stem.norm.running_var)
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(written, monkeypatch):
     model, path = written
     before = path.read_bytes()
