@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from tiny_export import FIXED, needs_library, tiny_spec
+from tiny_export import FIXED, QUERIES, needs_library, tiny_spec
 
 from mask2edge.export import backends
-from mask2edge.export.build_engine import main
+from mask2edge.export.build_engine import main, parse
+from mask2edge.export.input_sizes import profile_from_arguments
 from mask2edge.export.onnx_metadata import read_description
 from mask2edge.export.precision import store_half
 from mask2edge.export.stage_comparison import noise, runner
@@ -117,10 +118,30 @@ def test_a_half_file_stays_half_unless_asked(half_file, tmp_path, capsys):
 
 @needs_library
 def test_custom_ops_are_chosen_where_their_library_is(checkpoint, tmp_path):
-    assert main([str(checkpoint), "--dynamic", "--min", "1x64x64", "--max", "2x96x128"]) == 0
-    spec = EngineSpec.load(tmp_path / "artifacts" / "tiny-fp32.engine")
+    assert main([str(checkpoint), "--size", "32x64", "--batch", "2"]) == 0
+    folder = tmp_path / "artifacts" / "tiny-fp32.engine"
+    spec = EngineSpec.load(folder)
     assert spec.ops == "custom"
-    assert spec.profile == Profile((1, 64, 64), (1, 64, 96), (2, 96, 128))
+    assert spec.profile == Profile.fixed(32, 64, batch=2)
+    assert OnnxRuntimeSession(folder, spec, 1).run(noise(2, 32, 64))["mask_logits"].shape == (2, QUERIES, 8, 16)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], Profile.fixed(64, 96)),
+        (["--size", "32x64", "--batch", "3"], Profile.fixed(32, 64, 3)),
+        # By default whatever the preprocessing gives fits, standing or lying.
+        (["--dynamic"], Profile((1, 32, 32), (1, 64, 96), (4, 96, 96))),
+        (["--dynamic", "--max", "2x64x64"], Profile((1, 32, 32), (1, 64, 64), (2, 64, 64))),
+        (
+            ["--dynamic", "--min", "2x64x64", "--opt", "2x96x96", "--max", "4x128x160"],
+            Profile((2, 64, 64), (2, 96, 96), (4, 128, 160)),
+        ),
+    ],
+)
+def test_profiles_of_the_command_line(words, expected):
+    assert profile_from_arguments(parse(["x", *words]), tiny_spec()) == expected
 
 
 def test_an_engine_is_replaced_and_other_things_are_not(onnx_file, tmp_path, capsys):

@@ -24,9 +24,8 @@ from mask2edge.export.stage_comparison import (
     with_injected_masks,
     with_stage_outputs,
 )
-from mask2edge.export.to_onnx import export_verified, main
+from mask2edge.export.to_onnx import main
 from mask2edge.export.verification import plain_stages, verify
-from mask2edge.runtime.spec import Profile
 
 KINDS = [
     pytest.param("standard", FIXED, id="standard-fixed"),
@@ -108,12 +107,6 @@ def test_dynamic_batch_and_size(exported, network, ops):
     single = free({"pixels": pixels})["class_logits"]
     double = free({"pixels": np.concatenate([pixels, pixels])})["class_logits"]
     np.testing.assert_allclose(double, np.concatenate([single, single]), atol=1e-4)
-
-
-def test_fixed_batch(network):
-    profile = Profile.fixed(32, 64, batch=2)
-    proto = export_verified(network, tiny_spec(), profile, "standard")
-    assert shape_of(proto.graph.input[0]) == [2, 3, 32, 64]
 
 
 def test_injected_masks_are_what_layers_attend_by(exported, network):
