@@ -144,9 +144,9 @@ def report(comparison: Comparison) -> None:
         group = f"decoder layer {parts[1]}" if parts[0] == "decoder" else parts[0].replace("_", " ")
         group = f"result, {group}" if name in OUTPUTS else group
         groups[group] = max(groups.get(group, 0.0), error)
-    say("stage                 largest error, relative to the stage's largest value")
+    say("stage                   largest error, relative to the stage's largest value")
     for group, error in groups.items():
-        say(f"  {group:<20}{error:.1e}")
+        say(f"  {group:<22}{error:.1e}")
     say(f"  masks flipped end to end: {comparison.flips} of {comparison.mask_pixels} pixels")
 
 
