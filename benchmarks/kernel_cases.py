@@ -157,6 +157,8 @@ def one_node_model(op: str, attributes: Mapping[str, int], inputs: Mapping[str, 
 def session_of(model: bytes, library: Path | None, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # A pool spins on for a while after its last run: on the cores that the other side is being timed on.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 4  # an error is raised; it need not be printed besides
     if library is not None:
         options.register_custom_ops_library(str(library))
