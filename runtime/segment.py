@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for file in files:
             print(f"wrote {file}")
     if run.failed:
-        say(f"{len(run.failed)} of {len(paths)} images failed")
+        if len(paths) > 1:  # the one image's own line has said it all
+            say(f"{len(run.failed)} of {len(paths)} images failed")
         return EXIT_BAD_INPUT
     return 0
 

@@ -105,7 +105,8 @@ def test_one_bad_file_stops_nothing_and_leaves_nothing(make_engine, photos, tmp_
     assert files(out) == ["overlays/a.jpg", "overlays/b.jpg", "semantic.json", "semantic/a.png", "semantic/b.png"]
 
     nothing = tmp_path / "nothing"
-    assert run(capsys, make_engine(name="other"), photos / "aa.jpg", "--out", nothing)[0] == 2
+    code, _, stderr = run(capsys, make_engine(name="other"), photos / "aa.jpg", "--out", nothing)
+    assert (code, len(stderr.splitlines())) == (2, 1)
     assert not nothing.exists()
 
 
