@@ -36,6 +36,13 @@ std::string deformable_attention_shape(const Dims& value, const Dims& offsets, c
                ", 2], got " + to_text(reference_points);
 
     shape = {batch, queries, value[1], num_heads, value[2] / num_heads, num_points, reference_points[0] == 1, {}};
+    if (spatial_shapes == nullptr) {
+        if (value[1] < levels || value[1] > std::numeric_limits<int32_t>::max())
+            return op + "value must have a row for each of the " + std::to_string(levels) +
+                   " levels, and 2^31 - 1 rows at most, got " + to_text(value);
+        shape.levels.resize(static_cast<std::size_t>(levels));
+        return "";
+    }
     int64_t rows = 0;
     for (int64_t level = 0; level < levels; ++level) {
         const int64_t height = spatial_shapes[2 * level], width = spatial_shapes[2 * level + 1];
