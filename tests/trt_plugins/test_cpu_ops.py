@@ -44,30 +44,6 @@ def torch_reference(case: Case, inputs: dict[str, np.ndarray]) -> np.ndarray:
     return masked_attention(**tensors, num_heads=case.heads).numpy()
 
 
-def numpy_deformable(case: DeformableCase, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """OPS.md spelled out in float64: no grid_sample, one gather per corner."""
-    value, offsets, logits, reference = (inputs[n].astype(np.float64) for n in list(inputs)[:4])
-    (batch, queries), levels, heads, points = logits.shape[:2], len(case.shapes), case.heads, case.points
-    value = value.reshape(batch, -1, heads, case.head_dim)
-    weights = np.exp(logits.reshape(batch, queries, heads, levels * points))
-    weights = (weights / weights.sum(-1, keepdims=True)).reshape(batch, queries, heads, levels, points)
-    offsets = offsets.reshape(batch, queries, heads, levels, points, 2)
-    output = np.zeros((batch, queries, heads, case.head_dim))
-    images, of_head, start = np.arange(batch)[:, None, None, None], np.arange(heads)[None, None, :, None], 0
-    for level, (height, width) in enumerate(case.shapes):
-        place = reference[:, :, None, None] * [width, height] + offsets[:, :, :, level] - 0.5  # [N, Lq, M, P, 2]
-        low = np.floor(place)
-        for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
-            corner = low + np.array([dx, dy])
-            x, y = corner[..., 0], corner[..., 1]
-            share = np.prod(1 - np.abs(place - corner), -1) * weights[:, :, :, level]  # [N, Lq, M, P]
-            share = share * ((x >= 0) & (x < width) & (y >= 0) & (y < height))
-            row = start + np.clip(y, 0, height - 1).astype(int) * width + np.clip(x, 0, width - 1).astype(int)
-            output += (value[images, row, of_head] * share[..., None]).sum(3)
-        start += height * width
-    return output.reshape(batch, queries, heads * case.head_dim)
-
-
 @pytest.mark.parametrize(("name", "threads"), [(name, 1) for name in CASES] + [(name, 2) for name in TIMED])
 def test_equals_the_models_own_code(library: Path, name: str, threads: int) -> None:
     case = CASES[name]
@@ -81,12 +57,12 @@ def test_equals_the_models_own_code(library: Path, name: str, threads: int) -> N
     np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", [name for name, case in SMALL.items() if isinstance(case, DeformableCase)])
-def test_deformable_equals_the_definition(library: Path, name: str) -> None:
+@pytest.mark.parametrize("name", SMALL)
+def test_equals_the_definition(library: Path, name: str) -> None:
     case = SMALL[name]
     inputs = case.inputs(seed=2)
     got = fused_session(case, library).run(None, inputs)[0]
-    expected = numpy_deformable(case, inputs)
+    expected = case.reference(inputs)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3 if name == "far-outside" else 2e-5)
 
 
