@@ -18,7 +18,9 @@ from mask2edge.runtime import postprocess
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.preprocess import Prepared, check_image, preprocess_batch
 from mask2edge.runtime.results import Segmentation
+from mask2edge.runtime.session import ImageSession, Session
 from mask2edge.runtime.session_onnxruntime import MODEL_FILE, OnnxRuntimeSession
+from mask2edge.runtime.session_tensorrt import PLAN_FILE, TensorRTSession
 from mask2edge.runtime.spec import EngineSpec
 
 TASKS = ("panoptic", "instance", "semantic")
@@ -27,9 +29,11 @@ TASKS = ("panoptic", "instance", "semantic")
 class Segmenter:
     """A loaded engine. Calls may follow one another with any image sizes and tasks."""
 
-    def __init__(self, spec: EngineSpec, session: OnnxRuntimeSession) -> None:
+    def __init__(self, spec: EngineSpec, session: Session) -> None:
         self.spec = spec
         self.session = session
+        # One that goes from images to masks by itself, on the device.
+        self._on_device = session if isinstance(session, ImageSession) and session.on_device else None
 
     @classmethod
     def load(
@@ -38,29 +42,31 @@ class Segmenter:
         object_threshold: float | None = None,
         overlap_threshold: float | None = None,
         threads: int | None = None,
+        contexts: int = 1,
     ) -> Segmenter:
-        """Loads an engine folder. Thresholds None are the spec's; threads 0 or None the backend's own choice.
+        """Loads an engine folder. Thresholds None are the spec's. `threads` are ONNX Runtime's, 0 or None its own
+        choice; `contexts` are TensorRT's, how many batches may be under way at a time.
 
         Raises InputError where the folder is no engine, is newer than this code, was changed since it was built, or
         needs something that this machine lacks.
         """
         folder = Path(path)
         spec = EngineSpec.load(folder)
-        if spec.backend == "tensorrt":
+        if spec.backend not in ("onnxruntime", "tensorrt"):
             raise InputError(
-                f"{folder}: a TensorRT engine, which this version does not run; "
-                "build one with export/build_engine.py --backend onnxruntime"
+                f"{folder}: expected backend onnxruntime or tensorrt, got {spec.backend!r}; build the engine again"
             )
-        if spec.backend != "onnxruntime":
-            raise InputError(f"{folder}: expected backend onnxruntime, got {spec.backend!r}; build the engine again")
-        if MODEL_FILE not in spec.files:
-            raise InputError(f"{folder}: expected {MODEL_FILE} among the files of spec.json; build the engine again")
+        file = PLAN_FILE if spec.backend == "tensorrt" else MODEL_FILE
+        if file not in spec.files:
+            raise InputError(f"{folder}: expected {file} among the files of spec.json; build the engine again")
         thresholds = {"object_threshold": object_threshold, "overlap_threshold": overlap_threshold}
         given = {name: _checked_threshold(name, value) for name, value in thresholds.items() if value is not None}
         spec.verify_files(folder)
         if given:
             rules = dataclasses.replace(spec.model.postprocessing, **given)
             spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, postprocessing=rules))
+        if spec.backend == "tensorrt":
+            return cls(spec, TensorRTSession(folder, spec, contexts))
         return cls(spec, OnnxRuntimeSession(folder, spec, threads))
 
     @overload
@@ -77,12 +83,13 @@ class Segmenter:
         """
         task = self.check_task(task)
         if not isinstance(image, Sequence) or isinstance(image, str):
-            return self._batch([image], task)[0]
+            check_image(image)
+            return self._batches([[image]], task)[0]
         for one in image:
             check_image(one)  # before any of them costs time
         most = self.spec.profile.max[0]
         batches = [image[start : start + most] for start in range(0, len(image), most)]
-        return [result for batch in batches for result in self._batch(batch, task)]
+        return self._batches(batches, task)
 
     @property
     def default_task(self) -> str:
@@ -119,9 +126,24 @@ class Segmenter:
             results.append(make[task](*logits, one.padded, one.content, one.image, self.spec.model))
         return results
 
-    def _batch(self, images: Sequence[np.ndarray], task: str) -> list[Segmentation]:
-        pixels, prepared = self.prepare(images)
-        return self.finish(self.session.run(pixels), prepared, task)
+    def close(self) -> None:
+        """Frees the engine, above all a GPU's memory; the segmenter cannot be used any more. May be called again."""
+        self.session.close()
+
+    def __enter__(self) -> Segmenter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _batches(self, batches: Sequence[Sequence[np.ndarray]], task: str) -> list[Segmentation]:
+        if self._on_device is not None:
+            return self._on_device.segment_images(batches, task)
+        results: list[Segmentation] = []
+        for batch in batches:
+            pixels, prepared = self.prepare(batch)
+            results += self.finish(self.session.run(pixels), prepared, task)
+        return results
 
     @property
     def _knows_things(self) -> bool:

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from mask2edge.runtime.command_line import InputError
-from mask2edge.runtime.spec import SIZE_DIVISOR, EngineSpec
+from mask2edge.runtime.session import INPUT, OUTPUTS, check_pixels, first_line
+from mask2edge.runtime.spec import EngineSpec
 
 MODEL_FILE = "model.onnx"
-INPUT = "pixels"
-OUTPUTS = ("class_logits", "mask_logits")
 
 
 class OnnxRuntimeSession:
@@ -47,7 +46,7 @@ class OnnxRuntimeSession:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class but this one
             raise InputError(
-                f"{path}: ONNX Runtime cannot load it ({_first_line(error)}); build the engine again"
+                f"{path}: ONNX Runtime cannot load it ({first_line(error)}); build the engine again"
             ) from error
         inputs = [value.name for value in self._session.get_inputs()]
         outputs = [value.name for value in self._session.get_outputs()]
@@ -63,32 +62,18 @@ class OnnxRuntimeSession:
         """Normalised pixels, float32 [N, 3, H, W] within the profile -> float32 class_logits [N, Q, K+1] and
         mask_logits [N, Q, H/4, W/4]. Raises InputError for another shape or type.
         """
-        self._check(pixels)
+        check_pixels(pixels, self._spec.profile)
         try:
             values = self._session.run(list(OUTPUTS), {INPUT: np.ascontiguousarray(pixels)})
         except Exception as error:
             raise InputError(
-                f"{self._path}: ONNX Runtime failed on pixels {pixels.shape} ({_first_line(error)}); "
+                f"{self._path}: ONNX Runtime failed on pixels {pixels.shape} ({first_line(error)}); "
                 "build the engine again"
             ) from error
         return {name: np.asarray(value, np.float32) for name, value in zip(OUTPUTS, values, strict=True)}
 
-    def _check(self, pixels: Any) -> None:
-        profile = self._spec.profile
-        ranges = [
-            str(low) if low == high else f"{low}..{high}" for low, high in zip(profile.min, profile.max, strict=True)
-        ]
-        expected = f"float32 [{ranges[0]}, 3, {ranges[1]}, {ranges[2]}]"
-        if not isinstance(pixels, np.ndarray) or pixels.ndim != 4 or pixels.dtype != np.float32 or pixels.shape[1] != 3:
-            got = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-            raise InputError(f"pixels: expected {expected}, got {got}; runtime/preprocess.py makes them")
-        sizes = (pixels.shape[0], pixels.shape[2], pixels.shape[3])
-        fits = all(low <= size <= high for low, size, high in zip(profile.min, sizes, profile.max, strict=True))
-        if not fits or sizes[1] % SIZE_DIVISOR or sizes[2] % SIZE_DIVISOR:
-            raise InputError(
-                f"pixels: expected {expected} with height and width multiples of {SIZE_DIVISOR}, "
-                f"got {list(pixels.shape)}; pad them, or build an engine for this size"
-            )
+    def close(self) -> None:
+        """Nothing to do: ONNX Runtime frees the model with this object."""
 
 
 def _register_ops(options: Any, folder: Path, spec: EngineSpec) -> None:
@@ -106,10 +91,5 @@ def _register_ops(options: Any, folder: Path, spec: EngineSpec) -> None:
         options.register_custom_ops_library(str(library))
     except Exception as error:
         raise InputError(
-            f"{library}: ONNX Runtime cannot load the native ops ({_first_line(error)}); build them again"
+            f"{library}: ONNX Runtime cannot load the native ops ({first_line(error)}); build them again"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__

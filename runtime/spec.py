@@ -190,6 +190,8 @@ class EngineSpec:
     files: dict[str, str] = field(default_factory=dict)  # name -> sha256, of every file beside spec.json
     checkpoint_sha256: str | None = None  # of the checkpoint that it came from
     sm: int | None = None  # compute capability of a TensorRT engine
+    plugin_sha256: str | None = None  # of the plugin library that a TensorRT engine was built with
+    version_compatible: bool = False  # a newer TensorRT runs it too, given the lean runtime of `backend_version`
     schema: int = SCHEMA
 
     def save(self, folder: Path) -> None:
@@ -218,8 +220,9 @@ class EngineSpec:
         try:
             low, best, high = (_triple(data["profile"][key], int) for key in ("min", "opt", "max"))
             spec = cls(**{**data, "model": ModelSpec.from_dict(data["model"]), "profile": Profile(low, best, high)})
-            if not isinstance(spec.files, dict) or not isinstance(spec.op_library_version, int):
-                raise SpecError("files or op_library_version is of the wrong kind; build the engine again")
+            for name, kind in _KINDS.items():
+                if not isinstance(getattr(spec, name), kind):
+                    raise SpecError(f"{name} is of the wrong kind; build the engine again")
             return spec
         except InputError as error:
             raise SpecError(f"{path}: {error}") from error
@@ -238,6 +241,17 @@ class EngineSpec:
                 raise SpecError(
                     f"{path}: sha256 differs from {SPEC_FILE}: the file was changed; build the engine again"
                 )
+
+
+# Of the fields that a dataclass takes as they come, those that code relies on.
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "backend_version": str,
+    "files": dict,
+    "op_library_version": int,
+    "plugin_sha256": (str, type(None)),
+    "sm": (int, type(None)),
+    "version_compatible": bool,
+}
 
 
 def _triple(values: Any, kind: type) -> tuple[Any, Any, Any]:
