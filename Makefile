@@ -1,14 +1,18 @@
 # make demo   a trained checkpoint to an engine to masks on real photographs
 # make test   the fast tests           make test-slow   the long proofs
 # make lint   ruff, mypy, clang-format
+# make gpu-check   on a machine with an NVIDIA GPU: everything that needs one (DATA=DIR: accuracy too)
 # Each sets up .venv with what it needs, and does nothing twice.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find trt_plugins -name '*.cpp' -o -name '*.h' -o -name '*.cmake')
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find trt_plugins -name '*.c*' -o -name '*.h')
+GPU := $(wildcard /dev/nvidiactl /dev/nvhost-gpu /dev/nvgpu /usr/lib/wsl/lib/libcuda.so.1)
+CUDA_MAJOR = $(shell PATH="$$PATH:/usr/local/cuda/bin" nvcc --version 2>/dev/null | sed -n 's/.*release \([0-9]*\).*/\1/p')
+comma := ,
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow gpu-check lint format clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python benchmarks/demo.py $(if $(IMAGE),--image "$(IMAGE)") $(if $(DATA),--data "$(DATA)")
@@ -18,6 +22,9 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+gpu-check: $(if $(GPU),.venv-gpu/.installed,$(VENV)/.installed-demo)
+	$(if $(GPU),.venv-gpu/bin,$(BIN))/python benchmarks/gpu_check.py $(if $(DATA),--data "$(DATA)")
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -38,6 +45,15 @@ $(VENV)/.installed-demo: $(SOURCES) | $(VENV)/.torch
 $(VENV)/.installed-dev: $(SOURCES) | $(VENV)/.torch
 	@$(MAKE) --no-print-directory .install EXTRA=dev
 	@touch $@ $(VENV)/.installed-demo
+
+# On a GPU's machine: an environment that sees TensorRT and OpenCV as JetPack installs them, with cuda-python of the
+# toolkit's major version, which is the driver's; TensorRT itself from PyPI where the machine has none.
+.venv-gpu/.installed: $(SOURCES)
+	test -x .venv-gpu/bin/python || $(PYTHON) -m venv --system-site-packages .venv-gpu
+	.venv-gpu/bin/pip install --quiet --disable-pip-version-check -e '.[gpu-check]' \
+	  'cuda-python>=12.6$(if $(CUDA_MAJOR),$(comma)<$(shell expr $(CUDA_MAJOR) + 1))'
+	.venv-gpu/bin/python -c 'import tensorrt' || .venv-gpu/bin/pip install --quiet tensorrt$(CUDA_MAJOR:%=-cu%)
+	@touch $@
 
 .PHONY: .install
 .install:

@@ -60,6 +60,29 @@ class DeformableCase:
             "spatial_shapes": np.array(self.shapes, np.int32),
         }
 
+    def reference(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """OPS.md's definition spelled out in float64, one gather per corner; [N, Lq, M*D]."""
+        value, offsets, logits, reference = (inputs[name].astype(np.float64) for name in list(inputs)[:4])
+        (batch, queries), levels, heads, points = logits.shape[:2], len(self.shapes), self.heads, self.points
+        value = value.reshape(batch, -1, heads, self.head_dim)
+        weights = softmax(logits.reshape(batch, queries, heads, levels * points))
+        weights = weights.reshape(batch, queries, heads, levels, points)
+        offsets = offsets.reshape(batch, queries, heads, levels, points, 2)
+        output = np.zeros((batch, queries, heads, self.head_dim))
+        images, of_head, start = np.arange(batch)[:, None, None, None], np.arange(heads)[None, None, :, None], 0
+        for level, (height, width) in enumerate(self.shapes):
+            place = reference[:, :, None, None] * [width, height] + offsets[:, :, :, level] - 0.5  # [N, Lq, M, P, 2]
+            low = np.floor(place)
+            for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+                corner = low + np.array([dx, dy])
+                x, y = corner[..., 0], corner[..., 1]
+                share = np.prod(1 - np.abs(place - corner), -1) * weights[:, :, :, level]  # [N, Lq, M, P]
+                share = share * ((x >= 0) & (x < width) & (y >= 0) & (y < height))
+                row = start + np.clip(y, 0, height - 1).astype(int) * width + np.clip(x, 0, width - 1).astype(int)
+                output += (value[images, row, of_head] * share[..., None]).sum(3)
+            start += height * width
+        return output.reshape(batch, queries, heads * self.head_dim)
+
 
 @dataclass(frozen=True)
 class MaskedCase:
@@ -99,6 +122,18 @@ class MaskedCase:
             "mask_logits": mask_logits.reshape(self.batch, self.queries, keys),
         }
 
+    def reference(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """OPS.md's definition in float64; [N, Q, M*D]."""
+        query, key, value = (
+            inputs[name].astype(np.float64).reshape(self.batch, -1, self.heads, self.head_dim)  # [N, Q or S, M, D]
+            for name in ("query", "key", "value")
+        )
+        attended = inputs["mask_logits"] >= 0  # [N, Q, S]
+        attended |= ~attended.any(-1, keepdims=True)
+        scores = np.einsum("nqmd,nsmd->nmqs", query, key) / np.sqrt(self.head_dim)  # [N, M, Q, S]
+        weights = softmax(np.where(attended[:, None], scores, -np.inf))
+        return np.einsum("nmqs,nsmd->nqmd", weights, value).reshape(inputs["query"].shape)
+
 
 Case = DeformableCase | MaskedCase
 
@@ -134,6 +169,12 @@ SMALL: Mapping[str, Case] = {
 }
 
 CASES: Mapping[str, Case] = {**TIMED, **SMALL}
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    powers = np.exp(logits - logits.max(-1, keepdims=True, initial=-np.inf))
+    return powers / powers.sum(-1, keepdims=True)
 
 
 def normal(random: np.random.Generator, *shape: int) -> np.ndarray:

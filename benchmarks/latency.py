@@ -55,8 +55,17 @@ class Contender:
     task: str
 
     def run(self) -> dict[str, float]:
-        """Milliseconds of each of STEPS."""
+        """Milliseconds of each of STEPS.
+
+        Where images and masks are worked on by the device, its own clock times the steps, transfers included, and their
+        sum is less than the total, in which the host's part is.
+        """
         start = time.perf_counter()
+        session = self.segmenter.session
+        if getattr(session, "on_device", False):
+            times: dict[str, float] = {}
+            session.segment_async(self.images, self.task, times).result()
+            return times | {"total": 1000 * (time.perf_counter() - start)}
         pixels, prepared = self.segmenter.prepare(self.images)
         ready = time.perf_counter()
         outputs = self.segmenter.session.run(pixels)
