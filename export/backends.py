@@ -1,19 +1,19 @@
-"""Which backend this machine can build an engine for, and why not the other. Standard library only.
+"""Which backend this machine can build an engine for, why not the other, and the precisions of each.
 
 backend, reason = choose_backend("auto")
 """
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
-import platform
-
 from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.device_memory import cuda_obstacle
+from mask2edge.runtime.session import first_line
+from mask2edge.trt_plugins import tensorrt_plugin_library, why_no_plugin_library
 
 BACKENDS = ("tensorrt", "onnxruntime")
-CPU_PRECISIONS = ("fp32", "fp16")
+PRECISIONS = {"onnxruntime": ("fp32", "fp16"), "tensorrt": ("fp32", "fp16", "bf16")}
 HALF_STORAGE = "half-precision storage, fp32 arithmetic on the CPU"  # what fp16 means on ONNX Runtime
+TYPED = "arithmetic in the graph's types, fp32 where it matters"  # what fp16 and bf16 mean on TensorRT
 
 
 def choose_backend(wished: str) -> tuple[str, str]:
@@ -22,38 +22,48 @@ def choose_backend(wished: str) -> tuple[str, str]:
         return "onnxruntime", "as asked"
     obstacle = why_no_tensorrt()
     if wished == "tensorrt":
-        raise InputError(f"--backend tensorrt: {obstacle}; use --backend onnxruntime")
-    return "onnxruntime", obstacle
+        if obstacle:
+            raise InputError(
+                f"--backend tensorrt: {obstacle}; use --backend onnxruntime, or --dry-run to see what would be built"
+            )
+        return "tensorrt", "as asked"
+    obstacle = obstacle or why_no_plugins()
+    return ("onnxruntime", obstacle) if obstacle else ("tensorrt", "an NVIDIA GPU, TensorRT and the plugins are here")
 
 
 def why_no_tensorrt() -> str:
-    """One clause: what stands between this machine and a TensorRT engine."""
+    """One clause: what stands between this machine and a TensorRT engine; "" where nothing does."""
     # The driver first, and by its own library: TensorRT's runtime ends the process where there is none.
-    driver = _driver_obstacle()
+    driver = cuda_obstacle()
     if driver:
         return f"TensorRT needs an NVIDIA GPU, and {driver}"
-    if importlib.util.find_spec("tensorrt") is None:
+    try:
+        import tensorrt
+    except ModuleNotFoundError:
         return "the Python package tensorrt is not installed"
-    return "this version does not build TensorRT engines yet"
+    except (ImportError, OSError) as error:
+        return f"the Python package tensorrt cannot be imported ({first_line(error)})"
+    if not hasattr(tensorrt, "Builder") or not hasattr(tensorrt, "OnnxParser"):
+        return "the installed TensorRT is a runtime alone, without the builder"
+    return ""
+
+
+def why_no_plugins() -> str:
+    """One clause: why the custom ops cannot run on TensorRT; "" where they can."""
+    return "" if tensorrt_plugin_library() is not None else why_no_plugin_library()
 
 
 def require_precision(precision: str, backend: str) -> None:
     """Raises InputError where the backend cannot have it in this version."""
-    if precision not in CPU_PRECISIONS:
+    if precision not in PRECISIONS[backend]:
         raise InputError(
             f"--{precision}: not available in this version on {backend}; expected one of "
-            f"{', '.join('--' + name for name in CPU_PRECISIONS)}"
+            f"{', '.join('--' + name for name in PRECISIONS[backend])}"
         )
 
 
-def _driver_obstacle() -> str:
-    name = "nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1"
-    try:
-        driver = ctypes.CDLL(name)
-    except OSError:
-        return f"no CUDA driver was found ({name})"
-    count = ctypes.c_int(0)
-    error = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-    if error:
-        return f"the CUDA driver does not work (error {error})"
-    return "" if count.value else "the CUDA driver sees no GPU"
+def describe_precision(precision: str, backend: str) -> str:
+    """For people: what the precision of an engine means on its backend."""
+    if precision == "fp32":
+        return precision
+    return f"{precision}: {TYPED if backend == 'tensorrt' else HALF_STORAGE}"

@@ -1,53 +1,68 @@
 """Builds an engine from a checkpoint (needs torch) or from an ONNX file (needs neither torch nor the training code).
 
 python export/build_engine.py models/street-lite.safetensors --fp16
-python export/build_engine.py                                          # the shipped demo model
+python export/build_engine.py models/street-lite.safetensors --fp16 --dry-run      # what TensorRT would get
+python export/build_engine.py                                                      # the shipped demo model
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mask2edge.export.backends import HALF_STORAGE, choose_backend, require_precision
-from mask2edge.export.input_sizes import add_size_arguments, given_size_arguments, profile_from_arguments
-from mask2edge.export.onnx_metadata import Description, read_description
-from mask2edge.runtime.command_line import InputError, command, say, sha256_of
+from mask2edge.export.backends import (
+    HALF_STORAGE,
+    choose_backend,
+    describe_precision,
+    require_precision,
+    why_no_plugins,
+)
+from mask2edge.export.engine_check import one_line_for_disk_errors
+from mask2edge.export.engine_sources import (
+    Graph,
+    describe_input,
+    float_graph_of,
+    graph_of,
+    ops_on_tensorrt,
+    wished_precision,
+)
+from mask2edge.export.input_sizes import add_size_arguments
+from mask2edge.export.tensorrt_options import (
+    add_tensorrt_arguments,
+    given_tensorrt_arguments,
+    options_from_arguments,
+    overrides_from_arguments,
+)
+from mask2edge.runtime.command_line import InputError, command, say
 from mask2edge.runtime.spec import EngineSpec
 from mask2edge.trt_plugins import onnxruntime_ops_library, why_missing
 
-# Everything that needs torch or onnx is imported where it is used: a Jetson builds from ONNX without them.
+# Everything that needs torch, onnx or a backend is imported where it is used: a Jetson builds from ONNX without them.
 
 DEFAULT_MODEL = "street-lite"
-PRECISIONS = {"fp32": "fp32", "fp16": f"fp16: {HALF_STORAGE}"}
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     started = time.perf_counter()
-    source = arguments.source or default_source()
+    if arguments.dry_run:
+        return print_dry_run(arguments)
     backend, reason = choose_backend(arguments.backend)
+    source = arguments.source or default_source(on_tensorrt=backend == "tensorrt")
     say(f"backend {backend}: {reason}")
-    if arguments.precision:
-        require_precision(arguments.precision, backend)
-    if arguments.calibration:
-        raise InputError("--calibration: expected together with --int8, which this version does not have yet")
-    if source.suffix == ".onnx":
-        spec, out = build_from_onnx(source, arguments)
-    else:
-        spec, out = build_from_checkpoint(source, arguments)
-    size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
-    print(out)
-    print(f"  precision  {PRECISIONS[spec.precision]}")
-    print(f"  backend    {spec.backend} {spec.backend_version}, {spec.ops} ops")
-    print(f"  input      {describe_input(spec)}")
-    print(f"  size       {size:.1f} MB, built in {time.perf_counter() - started:.1f} s")
+    check_flags(arguments, backend)
+    out = engine_path(source, arguments, wished_precision(source, arguments))
+    if backend == "tensorrt":
+        require_plugins(source, arguments)
+    spec = build(graph_of(source, arguments, backend), out, arguments, backend)
+    report(spec, out, time.perf_counter() - started, arguments.json)
     return 0
 
 
@@ -60,32 +75,64 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     precision = parser.add_mutually_exclusive_group()
     for name, text in (
         ("fp32", "single precision (default)"),
-        ("fp16", f"on ONNX Runtime: {HALF_STORAGE}"),
-        ("bf16", "not in this version"),
+        ("fp16", f"on TensorRT arithmetic, fp32 where it matters; on ONNX Runtime {HALF_STORAGE}"),
+        ("bf16", "on TensorRT: as --fp16, with the range of fp32 and a third of the digits"),
         ("int8", "not in this version"),
     ):
         precision.add_argument(f"--{name}", dest="precision", action="store_const", const=name, help=text)
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="images for --int8")
-    parser.add_argument("--backend", choices=("auto", "tensorrt", "onnxruntime"), default="auto")
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "tensorrt", "onnxruntime"),
+        default="auto",
+        help="auto: tensorrt where a GPU, TensorRT and the plugins are, else onnxruntime",
+    )
     parser.add_argument(
         "--ops",
         choices=("auto", "custom", "standard"),
         default="auto",
-        help="auto: custom where their library is built",
+        help="auto: custom on tensorrt; on onnxruntime custom where their library is built",
     )
     parser.add_argument("--out", type=Path, help="default: artifacts/<source's name>-<precision>.engine")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the graph and print what TensorRT would get, without a GPU; nothing is written",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_size_arguments(parser)
+    add_tensorrt_arguments(parser)
     return parser.parse_args(argv)
 
 
-def default_source() -> Path:
+def check_flags(arguments: argparse.Namespace, backend: str) -> None:
+    """Raises InputError for flags that contradict each other or the backend."""
+    if arguments.precision:
+        require_precision(arguments.precision, backend)
+    if arguments.calibration:
+        raise InputError("--calibration: expected together with --int8, which this version does not have yet")
+    given = given_tensorrt_arguments(arguments)
+    if given and backend != "tensorrt":
+        raise InputError(f"{given[0]}: expected together with --backend tensorrt, got an engine for {backend}")
+    options_from_arguments(arguments)
+    overrides_from_arguments(arguments)
+
+
+def require_plugins(source: Path, arguments: argparse.Namespace) -> None:
+    """Raises InputError where the model's ops have no plugins here: known before an export that takes a minute."""
+    obstacle = why_no_plugins() if ops_on_tensorrt(source, arguments) == "custom" else ""
+    if obstacle:
+        raise InputError(f"{source}: its custom ops have no plugins here: {obstacle}")
+
+
+def default_source(on_tensorrt: bool = False) -> Path:
     """The shipped demo model: the checkpoint where torch is, else the ONNX file that this machine can run.
 
     Raises InputError where it is not there.
     """
     if importlib.util.find_spec("torch"):
         name = f"{DEFAULT_MODEL}.safetensors"
-    elif onnxruntime_ops_library() is not None:
+    elif on_tensorrt or onnxruntime_ops_library() is not None:
         name = f"{DEFAULT_MODEL}.onnx"
     else:
         say(f"standard ops, which are slower: {why_missing()}")
@@ -100,75 +147,71 @@ def default_source() -> Path:
     )
 
 
-def build_from_checkpoint(source: Path, arguments: argparse.Namespace) -> tuple[EngineSpec, Path]:
-    if importlib.util.find_spec("torch") is None:
-        raise InputError(
-            f"{source}: an engine from a checkpoint needs torch, which is not installed; "
-            "export an ONNX file elsewhere (export/to_onnx.py) and name that"
-        )
+def build(graph: Graph, out: Path, arguments: argparse.Namespace, backend: str) -> EngineSpec:
+    with one_line_for_disk_errors(out):
+        return _built(graph, out, arguments, backend)
+
+
+def _built(graph: Graph, out: Path, arguments: argparse.Namespace, backend: str) -> EngineSpec:
+    if backend == "tensorrt":
+        from mask2edge.export.tensorrt_builder import build_tensorrt_engine
+
+        return build_tensorrt_engine(graph.model, graph.description, out, options_from_arguments(arguments))
+    from mask2edge.export.onnxruntime_builder import build_onnxruntime_engine
+
+    if isinstance(graph.model, Path):
+        return build_onnxruntime_engine(graph.model, graph.description, out)
     import onnx
 
-    from mask2edge.export.onnxruntime_builder import build_onnxruntime_engine
-    from mask2edge.export.precision import metadata_of, store_half_verified
-    from mask2edge.export.to_onnx import export_verified, resolve_ops
-    from mask2edge.train.checkpoint import load_model
-
-    model, checkpoint = load_model(source)
-    profile = profile_from_arguments(arguments, checkpoint.spec)
-    out = engine_path(source, arguments, arguments.precision or "fp32")
-    proto = export_verified(model, checkpoint.spec, profile, resolve_ops(arguments.ops), sha256_of(source))
-    if arguments.precision == "fp16":
-        proto = store_half_verified(proto)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        onnx.save(proto, file)
-        description = Description.from_metadata(metadata_of(proto), str(source))
-        return build_onnxruntime_engine(file, description, out), out
+        onnx.save(graph.model, file)
+        return build_onnxruntime_engine(file, graph.description, out)
 
 
-def build_from_onnx(source: Path, arguments: argparse.Namespace) -> tuple[EngineSpec, Path]:
-    from mask2edge.export.onnxruntime_builder import build_onnxruntime_engine
-
-    description = read_description(source)
-    given = given_size_arguments(arguments)
-    if given:
-        raise InputError(
-            f"{given[0]}: expected none for an ONNX file, whose input is {describe_input(description)}; "
-            "build from a checkpoint, or export again with export/to_onnx.py"
-        )
-    if arguments.ops not in ("auto", description.ops):
-        raise InputError(
-            f"--ops {arguments.ops}: {source} has {description.ops} ops; export again with export/to_onnx.py"
-        )
-    wished = arguments.precision or description.precision
-    out = engine_path(source, arguments, wished)
-    if wished == description.precision:
-        return build_onnxruntime_engine(source, description, out), out
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        description = convert_storage(source, wished, file)
-        return build_onnxruntime_engine(file, description, out), out
-
-
-def convert_storage(source: Path, precision: str, target: Path) -> Description:
-    """Writes `source` to `target` with weights stored as `precision`. Raises InputError without the onnx package."""
+def print_dry_run(arguments: argparse.Namespace) -> int:
+    if arguments.backend == "onnxruntime":
+        raise InputError("--dry-run: expected --backend tensorrt; an engine for onnxruntime is built in seconds")
+    check_flags(arguments, "tensorrt")
+    source = arguments.source or default_source(on_tensorrt=True)
+    precision = wished_precision(source, arguments)
     if importlib.util.find_spec("onnx") is None:
-        raise InputError(
-            f"--{precision}: {source} stores its weights otherwise, and changing that needs the package onnx; "
-            "pip install onnx, or leave the flag out"
-        )
-    import onnx
+        raise InputError(f"--dry-run: looking into {source} needs the package onnx; pip install onnx")
+    from mask2edge.export.dry_run import dry_run
 
-    from mask2edge.export.precision import metadata_of, store_full, store_half_verified
-
-    proto = onnx.load(source)
-    if precision == "fp16":
-        proto = store_half_verified(proto)
+    proto, description = float_graph_of(source, arguments)
+    found = dry_run(proto, description, precision, overrides_from_arguments(arguments))
+    out = engine_path(source, arguments, precision)
+    if arguments.json:
+        print(json.dumps({"source": str(source), "engine": str(out), **found.to_json()}, indent=1))
     else:
-        say(f"{source}: its weights were rounded to half precision before; the engine has them as they are")
-        proto = store_full(proto)
-    onnx.save(proto, target)
-    return Description.from_metadata(metadata_of(proto), str(source))
+        print(f"dry run      {source} to {out}; nothing was written")
+        print("\n".join(found.lines()))
+    return 0
+
+
+def report(spec: EngineSpec, out: Path, seconds: float, as_json: bool) -> None:
+    size = sum(file.stat().st_size for file in out.iterdir())
+    layers = summarise_layers(out)
+    if as_json:
+        profile = {name: getattr(spec.profile, name) for name in ("min", "opt", "max")}
+        about = {name: getattr(spec, name) for name in ("backend", "backend_version", "precision", "ops", "sm")}
+        print(json.dumps({"engine": str(out), **about, "profile": profile, "bytes": size, "seconds": seconds}))
+        return
+    print(out)
+    print(f"  precision  {describe_precision(spec.precision, spec.backend)}")
+    print(f"  backend    {spec.backend} {spec.backend_version}, {spec.ops} ops")
+    print(f"  input      {describe_input(spec)}")
+    if layers:
+        print(f"  layers     {layers}")
+    print(f"  size       {size / 1e6:.1f} MB, built in {seconds:.1f} s")
+
+
+def summarise_layers(engine: Path) -> str:
+    from mask2edge.export.engine_inspection import LAYERS_FILE, layer_table, summary
+
+    path = engine / LAYERS_FILE
+    return summary(layer_table(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else ""
 
 
 def engine_path(source: Path, arguments: argparse.Namespace, precision: str) -> Path:
@@ -176,11 +219,6 @@ def engine_path(source: Path, arguments: argparse.Namespace, precision: str) -> 
     if out.suffix != ".engine":
         raise InputError(f"--out: expected a name ending in .engine, got {out}")
     return out
-
-
-def describe_input(description: EngineSpec | Description) -> str:
-    low, high = ("x".join(map(str, sizes)) for sizes in (description.profile.min, description.profile.max))
-    return f"{low} (batch x height x width)" if low == high else f"{low} to {high} (batch x height x width)"
 
 
 if __name__ == "__main__":

@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     profile = profile_from_arguments(arguments, checkpoint.spec)
     proto = export_verified(model, checkpoint.spec, profile, arguments.ops, sha256_of(arguments.checkpoint))
     if arguments.fp16:
-        from mask2edge.export.precision import store_half_verified
+        from mask2edge.export.half_storage import store_half_verified
 
         proto = store_half_verified(proto)
     with whole_file(out) as temporary:

@@ -1,7 +1,9 @@
 """Engines from checkpoints and ONNX files: what they hold, what is refused, and that nothing is left half written."""
 
-import ctypes
+import errno
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 
@@ -10,11 +12,11 @@ import onnx
 import pytest
 from tiny_export import FIXED, QUERIES, needs_library, tiny_spec
 
-from mask2edge.export import backends
 from mask2edge.export.build_engine import main, parse
+from mask2edge.export.engine_sources import graph_of
+from mask2edge.export.half_storage import store_half
 from mask2edge.export.input_sizes import profile_from_arguments
 from mask2edge.export.onnx_metadata import read_description
-from mask2edge.export.precision import store_half
 from mask2edge.export.stage_comparison import noise, runner
 from mask2edge.runtime.command_line import InputError, sha256_of
 from mask2edge.runtime.session_onnxruntime import OnnxRuntimeSession
@@ -268,47 +270,42 @@ def test_no_file_named(onnx_file, tmp_path, monkeypatch, capsys):
 
 
 def test_tensorrt_is_refused_in_one_line(onnx_file, tmp_path, capsys):
-    line = refused(capsys, onnx_file, "--backend", "tensorrt")
-    assert "TensorRT" in line or "tensorrt" in line
-    assert "--backend onnxruntime" in line
+    line = refused(capsys, onnx_file, "--fp16", "--backend", "tensorrt")
+    assert "TensorRT needs an NVIDIA GPU" in line or "tensorrt" in line
+    assert "--backend onnxruntime, or --dry-run" in line
     assert not list(tmp_path.iterdir())
 
 
-class Driver:
-    def __init__(self, init=0, count=1):
-        self.init, self.count = init, count
-
-    def cuInit(self, flags):
-        return self.init
-
-    def cuDeviceGetCount(self, count):
-        count._obj.value = self.count
-        return 0
+@pytest.mark.parametrize("flag", ["--workspace=1", "--timing-cache=x", "--optimization-level=1", "--tf32", "--refit"])
+def test_flags_of_tensorrt_alone(onnx_file, capsys, flag):
+    name = flag.partition("=")[0]
+    assert f"{name}: expected together with --backend tensorrt" in refused(
+        capsys, onnx_file, "--backend", "onnxruntime", flag
+    )
 
 
-@pytest.mark.parametrize(
-    ("driver", "package", "reason"),
-    [
-        (None, True, "no CUDA driver was found"),
-        (Driver(init=100), True, "does not work (error 100)"),
-        (Driver(count=0), True, "sees no GPU"),
-        (Driver(), False, "tensorrt is not installed"),
-        (Driver(), True, "does not build TensorRT engines yet"),
-    ],
-)
-def test_auto_says_why(monkeypatch, driver, package, reason):
-    def load(name):
-        if driver is None:
-            raise OSError(name)
-        return driver
+def test_a_full_disk(onnx_file, tmp_path, monkeypatch, capsys):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(ctypes, "CDLL", load)
-    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: object() if package else None)
-    backend, why = backends.choose_backend("auto")
-    assert backend == "onnxruntime"
-    assert reason in why
-    with pytest.raises(InputError, match="--backend tensorrt"):
-        backends.choose_backend("tensorrt")
+    monkeypatch.setattr("mask2edge.export.onnxruntime_builder.shutil.copyfile", fail)
+    line = refused(capsys, onnx_file, "--out", tmp_path / "x.engine")
+    assert "x.engine: could not be written (No space left on device; free some space" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_types_need_onnx(onnx_file, monkeypatch):
+    arguments = parse([str(onnx_file), "--fp16", "--backend", "tensorrt"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"--fp16: .* needs the package onnx; pip install onnx"):
+        graph_of(onnx_file, arguments, "tensorrt")
+
+
+def test_json(onnx_file, capsys):
+    assert main([str(onnx_file), "--json", "--out", "x.engine"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["engine"], report["backend"], report["precision"]) == ("x.engine", "onnxruntime", "fp32")
+    assert report["profile"] == {"min": [1, 64, 96], "opt": [1, 64, 96], "max": [1, 64, 96]}
 
 
 @pytest.mark.parametrize(
@@ -326,6 +323,24 @@ def test_imports_of_a_build_from_onnx(onnx_file, tmp_path, flag, absent):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     modules = json.loads(done.stdout.splitlines()[-1])
     assert not [name for name in modules if name in absent or name.startswith(tuple(f"{a}." for a in absent))]
+
+
+def test_imports_of_a_tensorrt_build_from_onnx(onnx_file, tmp_path):
+    """Everything before TensorRT's first call needs neither onnx nor torch."""
+    code = (
+        "import sys, json\n"
+        "from mask2edge.export import build_engine, tensorrt_builder\n"
+        "from mask2edge.export.onnx_nodes import nodes_of, with_plugin_namespace\n"
+        f"arguments = build_engine.parse([{str(onnx_file)!r}, '--fp32', '--backend', 'tensorrt'])\n"
+        "build_engine.check_flags(arguments, 'tensorrt')\n"
+        "graph = build_engine.graph_of(arguments.source, arguments, 'tensorrt')\n"
+        "model = graph.model.read_bytes()\n"
+        "assert nodes_of(with_plugin_namespace(model))\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    modules = json.loads(done.stdout.splitlines()[-1])
+    assert not {"onnx", "torch", "onnxruntime", "tensorrt", "mask2edge.train"} & set(modules)
 
 
 def test_a_description_is_read_without_the_weights(onnx_file, half_file):

@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny_export import CLASSES, DYNAMIC, FIXED, QUERIES, needs_library, tiny_spec
 
+from mask2edge.export.half_storage import metadata_of, store_full, store_half
 from mask2edge.export.onnx_metadata import Description
-from mask2edge.export.precision import metadata_of, store_full, store_half
 from mask2edge.export.stage_comparison import (
     INJECTED,
     Comparison,

@@ -7,7 +7,7 @@
 # fetched, apt (fetch_headers.sh), the release archive from GitHub. What is fetched lands in the build tree only.
 # MASK2EDGE_FETCH_HEADERS=OFF fetches nothing.
 
-option(MASK2EDGE_FETCH_HEADERS "Fetch ONNX Runtime's headers where the machine has none" ON)
+option(MASK2EDGE_FETCH_HEADERS "Fetch headers where the machine has none" ON)
 
 set(_onnxruntime_header_script "${CMAKE_CURRENT_LIST_DIR}/fetch_headers.sh")
 set(_onnxruntime_release 1.20.1)
