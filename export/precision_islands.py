@@ -6,9 +6,9 @@
 An island earns its place by the error without it, on the shipped model's weights (benchmarks/precision_islands.py).
 LEFT_IN_HALF is what was measured as well and costs little in half; overrides know its names like those of islands.
 
-Convolutions and matrix products are in half but for those of logits, which lose nothing to TF32, the way
-in which TensorRT multiplies fp32 by default: its factors keep 11 significant bits, as fp16 does. The factors of mask
-logits are halves that a Cast widens, which TensorRT fuses into one product of halves that adds in fp32.
+Convolutions and matrix products are in half but for those of logits. The factors of mask logits are halves that a Cast
+widens: TensorRT is documented to make that one product of halves that adds in fp32; where it does not, TF32
+(build_engine.py --tf32) holds halves exactly.
 """
 
 from __future__ import annotations
