@@ -55,7 +55,8 @@ def test_an_error_in_each_call_is_one_line_and_leaves_nothing(gpu, monkeypatch):
     assert {
         "load_library", "Builder", "create_network", "supports_operator", "parse", "create_builder_config",
         "clear_flag", "create_optimization_profile", "set_shape", "add_optimization_profile",
-        "build_serialized_network", "deserialize_cuda_engine", "create_engine_inspector", "get_engine_information", "execute_async_v3",
+        "build_serialized_network", "deserialize_cuda_engine", "create_engine_inspector",
+        "get_engine_information", "execute_async_v3",
     } <= set(failed)  # fmt: skip
     assert {"create_timing_cache", "set_timing_cache", "serialize"} <= survived
 
