@@ -1,4 +1,4 @@
-"""Step `latency`: the engines of each model in turns, and where the time of each goes."""
+"""Step `latency`: the engines of each model in turns, step by step."""
 
 from __future__ import annotations
 
