@@ -201,7 +201,9 @@ class InferenceDecoderLayer(nn.Module):
     """A decoder layer whose query positions are constants in the biases of its projections."""
 
     cross_bias: Tensor
-    self_bias: Tensor
+    query_bias: Tensor
+    key_bias: Tensor
+    value_bias: Tensor
 
     def __init__(self, layer: DecoderLayer, query_positions: Tensor, ops: Operators) -> None:
         super().__init__()
@@ -211,12 +213,9 @@ class InferenceDecoderLayer(nn.Module):
         linears = (attention.query_projection, attention.key_projection, attention.value_projection)
         with torch.no_grad():
             self.register_buffer("cross_bias", layer.cross_attention.query_projection(query_positions))  # [Q, C]
-            parts = [
-                linears[0](query_positions),
-                linears[1](query_positions),
-                linears[2].bias.expand_as(query_positions),
-            ]
-            self.register_buffer("self_bias", torch.cat(parts, 1))  # [Q, 3C]
+            self.register_buffer("query_bias", linears[0](query_positions))  # [Q, C]
+            self.register_buffer("key_bias", linears[1](query_positions))  # [Q, C]
+            self.register_buffer("value_bias", linears[2].bias.clone())  # [C]
             self.self_weight = nn.Buffer(torch.cat([linear.weight for linear in linears]))  # [3C, C]
 
     def forward(self, queries: Tensor, query: Tensor | None, key: Tensor, value: Tensor, mask_logits: Tensor) -> Tensor:
@@ -233,8 +232,12 @@ class InferenceDecoderLayer(nn.Module):
     def attend_to_queries(self, queries: Tensor) -> Tensor:
         """Self-attention up to its output projection: [N, Q, C] -> [N, Q, C]."""
         heads = self.layer.self_attention.num_heads
-        projected = queries @ self.self_weight.T + self.self_bias  # [N, Q, 3C]
-        query, key, value = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in projected.chunk(3, 2))  # [N, M, Q, D]
+        # One bias [Q, 3C] before the split would do, but TensorRT's fused attention takes it for [3C], and fails.
+        projected = (queries @ self.self_weight.T).chunk(3, 2)  # 3 x [N, Q, C]
+        biases = (self.query_bias, self.key_bias, self.value_bias)
+        query, key, value = (
+            (x + bias).unflatten(2, (heads, -1)).transpose(1, 2) for x, bias in zip(projected, biases, strict=True)
+        )  # [N, M, Q, D]
         scores = (query * query.shape[3] ** -0.5) @ key.transpose(2, 3)  # [N, M, Q, Q]
         return (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
 

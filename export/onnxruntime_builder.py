@@ -10,12 +10,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
-
+from mask2edge.export.engine_check import check_results, one_line_for_disk_errors, require_engine_name
 from mask2edge.export.onnx_metadata import Description
 from mask2edge.runtime.command_line import InputError, sha256_of, whole_folder
 from mask2edge.runtime.session_onnxruntime import MODEL_FILE, OnnxRuntimeSession
-from mask2edge.runtime.spec import MASK_STRIDE, SPEC_FILE, EngineSpec
+from mask2edge.runtime.spec import EngineSpec
 from mask2edge.trt_plugins import OP_VERSION, onnxruntime_ops_library, why_missing
 
 
@@ -30,14 +29,13 @@ def build_onnxruntime_engine(model: Path, description: Description, out: Path) -
         raise InputError(
             f"--backend onnxruntime: ONNX Runtime cannot be imported ({error}); pip install 'onnxruntime>=1.18'"
         ) from error
-    if out.exists() and not (out / SPEC_FILE).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"--out: {out} exists and is no engine; choose another name or remove it")
+    require_engine_name(out)
     if description.ops == "custom" and onnxruntime_ops_library() is None:
         raise InputError(
             f"{model}: it has custom ops, and their library is missing: {why_missing()}; "
             "or use a file exported with --ops standard"
         )
-    with whole_folder(out) as folder:
+    with one_line_for_disk_errors(out), whole_folder(out) as folder:
         shutil.copyfile(model, folder / MODEL_FILE)
         spec = EngineSpec(
             model=description.spec,
@@ -59,17 +57,4 @@ def check_engine(folder: Path) -> None:
     """Loads an engine as the runtime does and runs it once. Raises InputError where that fails."""
     spec = EngineSpec.load(folder)
     spec.verify_files(folder)
-    session = OnnxRuntimeSession(folder, spec)
-    batch, height, width = spec.profile.opt
-    pixels = np.random.default_rng(0).standard_normal((batch, 3, height, width), dtype=np.float32)  # [N, 3, H, W]
-    results = session.run(pixels)
-    queries = spec.model.num_queries
-    expected = {
-        "class_logits": (batch, queries, spec.model.num_classes + 1),
-        "mask_logits": (batch, queries, height // MASK_STRIDE, width // MASK_STRIDE),
-    }
-    for name, shape in expected.items():
-        if results[name].shape != shape:
-            raise InputError(f"{name}: expected {list(shape)}, got {list(results[name].shape)}; export the model again")
-        if not np.isfinite(results[name]).all():
-            raise InputError(f"{name}: expected finite numbers on a test input, got others; are the weights sound?")
+    check_results(OnnxRuntimeSession(folder, spec), spec)

@@ -27,7 +27,7 @@ from mask2edge.runtime.device_memory import DeviceProperties, open_device
 from mask2edge.runtime.session import first_line
 from mask2edge.runtime.session_tensorrt import PLAN_FILE, TensorRTSession
 from mask2edge.runtime.spec import EngineSpec
-from mask2edge.runtime.tensorrt_engine import _process_logger as process_logger
+from mask2edge.runtime.tensorrt_engine import process_logger
 from mask2edge.trt_plugins import OP_VERSION, register_plugins
 
 # GridSample gives wrong values there: masks lost ten points of AP in what users reported.

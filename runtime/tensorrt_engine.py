@@ -46,7 +46,7 @@ class TensorRTEngine:
             )
         if spec.ops == "custom":
             require_plugin_library(self._folder, spec)
-        self._logger, self._log = _process_logger(self.trt)
+        self._logger, self._log = process_logger(self.trt)
         try:
             self._load(plan, newer)
             self._check_tensors()
@@ -216,12 +216,12 @@ def _register_plugins(trt: Any) -> None:
 
 
 @functools.cache
-def _process_logger(trt: Any) -> tuple[Any, deque[str]]:
+def process_logger(trt: Any) -> tuple[Any, deque[str]]:
     """The logger and the last errors that it got: TensorRT says why in its log, and returns None or False.
 
     One for the process and for ever: the first logger that TensorRT gets serves its plugin registry too.
     """
-    lines: deque[str] = deque(maxlen=4)
+    lines: deque[str] = deque(maxlen=64)  # a failed build logs many, and the first one says why
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

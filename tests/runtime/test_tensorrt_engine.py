@@ -17,7 +17,7 @@ from tensorrt_doubles import VERSION, ICudaEngine, IExecutionContext, install, r
 from mask2edge.runtime import Segmenter
 from mask2edge.runtime.command_line import InputError, sha256_of
 from mask2edge.runtime.spec import EngineSpec
-from mask2edge.runtime.tensorrt_engine import _process_logger
+from mask2edge.runtime.tensorrt_engine import process_logger
 
 LIBRARY = b"a library"
 CUSTOM = {"ops": "custom", "plugin_sha256": hashlib.sha256(LIBRARY).hexdigest()}
@@ -182,8 +182,8 @@ def test_contexts(make_engine, gpu, contexts):
 
 
 def test_the_logger_of_the_real_bindings_keeps_errors_alone():
-    logger, lines = _process_logger(real)
-    assert _process_logger(real)[0] is logger
+    logger, lines = process_logger(real)
+    assert process_logger(real)[0] is logger
     for name in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"):
         logger.log(getattr(real.ILogger.Severity, name), name)
     assert list(lines) == ["INTERNAL_ERROR", "ERROR"]
