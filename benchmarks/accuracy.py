@@ -22,7 +22,7 @@ import numpy as np
 from mask2edge.benchmarks.artifact import open_artifact, sha256_of_artifact
 from mask2edge.benchmarks.progress import progress
 from mask2edge.benchmarks.semantic_metrics import ConfusionMatrix
-from mask2edge.runtime.command_line import InputError, command, parse_size, say
+from mask2edge.runtime.command_line import InputError, command, parse_size, positive_number, say
 from mask2edge.runtime.spec import Label
 from mask2edge.train.data.semantic_folder import SemanticFolder, default_split, splits
 
@@ -105,7 +105,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="may hold one split alone")
     parser.add_argument("--split", metavar="NAME", help="default: val, else the only one there is")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="default: recognised")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="the first N images alone")
+    parser.add_argument("--limit", type=positive_number, metavar="N", help="the first N images alone")
     parser.add_argument(
         "--size",
         metavar="HxW",
@@ -116,15 +116,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="a checkpoint at its shortest and longest edge, as a dynamic engine does it",
     )
-    parser.add_argument("--threads", type=_positive, metavar="N", help="default: the backend's own choice")
+    parser.add_argument("--threads", type=positive_number, metavar="N", help="default: the backend's own choice")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     return parser.parse_args(argv)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
-    return int(text)
 
 
 @command

@@ -49,6 +49,7 @@ STEPS = (
     Step("parity", "compare each engine with ONNX Runtime through Polygraphy, and their masks on a photograph", 20),
     Step("accuracy", "measure each street-lite engine's mIoU (with --data)", 30),
     Step("latency", "time each engine: network alone and end to end", 30),
+    Step("layers", "list where each engine's time goes: its largest layers, and the share of our plugins", 15),
 )
 
 

@@ -30,7 +30,7 @@ from mask2edge.benchmarks import machine
 from mask2edge.benchmarks.peers import onnxruntime_stock
 from mask2edge.benchmarks.results_table import append_row
 from mask2edge.benchmarks.timing import Run, interleave, summarize
-from mask2edge.runtime.command_line import InputError, command, parse_size, say
+from mask2edge.runtime.command_line import InputError, command, parse_size, positive_number, say
 from mask2edge.runtime.images import read_image
 from mask2edge.runtime.segmenter import TASKS, Segmenter
 
@@ -217,14 +217,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--image", type=Path, help="default: blurred noise of the engine's size")
     parser.add_argument("--task", choices=TASKS, help="the post-processing; default: the engine's own")
     amount = parser.add_mutually_exclusive_group()
-    amount.add_argument("--runs", type=_positive, metavar="N", help="timed runs of each contender")
+    amount.add_argument("--runs", type=positive_number, metavar="N", help="timed runs of each contender")
     amount.add_argument(
         "--seconds", type=float, default=20.0, metavar="S", help="of timed runs in all (default: %(default)s)"
     )
     parser.add_argument(
         "--warmup", type=int, default=3, metavar="N", help="runs before, not counted (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=_positive, metavar="N", help="default: the backend's own choice")
+    parser.add_argument("--threads", type=positive_number, metavar="N", help="default: the backend's own choice")
     parser.add_argument("--peer", choices=(onnxruntime_stock.NAME,))
     parser.add_argument(
         "--backbone", choices=onnxruntime_stock.BACKBONES, default="r50", help="the peer's (default: r50)"
@@ -233,12 +233,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--save", action="store_true", help=f"append to benchmarks/results/{RESULTS.name}")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     return parser.parse_args(argv)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
-    return int(text)
 
 
 @command

@@ -107,13 +107,17 @@ def table_lines(rows: Sequence[LayerRow], most: int = 20) -> list[str]:
     if len(rows) > most:
         lines.append(f"… and {len(rows) - most} more")
     if timed:
-        shares: dict[str, float] = {}
-        for row in rows:
-            for name in (row.precision or "other", *(["ours"] if row.ours else [])):
-                shares[name] = shares.get(name, 0.0) + (row.share or 0.0)
-        largest = sorted(shares.items(), key=lambda item: -item[1])
-        lines.append("of the time: " + ", ".join(f"{name} {100 * share:.1f}%" for name, share in largest))
+        lines.append("of the time: " + ", ".join(f"{name} {100 * share:.1f}%" for name, share in time_shares(rows)))
     return lines
+
+
+def time_shares(rows: Sequence[LayerRow]) -> list[tuple[str, float]]:
+    """Of each precision, and of "ours", the largest first: 0 to 1."""
+    shares: dict[str, float] = {}
+    for row in rows:
+        for name in (row.precision or "other", *(["ours"] if row.ours else [])):
+            shares[name] = shares.get(name, 0.0) + (row.share or 0.0)
+    return sorted(shares.items(), key=lambda item: -item[1])
 
 
 def _row(layer: Any, marks: Sequence[str]) -> LayerRow:

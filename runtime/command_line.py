@@ -8,6 +8,7 @@ Standard library only, like `spec`.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import hashlib
@@ -117,6 +118,13 @@ def parse_size(text: str) -> tuple[int, int]:
     if not height or not width or height % 32 or width % 32:
         raise InputError(f"--size: expected multiples of 32, got {text}; use {_round32(height)}x{_round32(width)}")
     return height, width
+
+
+def positive_number(text: str) -> int:
+    """The type of a parser's argument: argparse reports its error in one line."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
 
 
 def _round32(length: int) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,20 @@ class NetworkLane:
     def synchronize(self) -> None:
         self.stream.synchronize()
 
+    def layer_times(self, size: InputShape, runs: int) -> list[Counter[str]]:
+        """Layer's name -> milliseconds, of each of `runs` executions over what is in the buffers, after one to warm up.
+
+        In a context of its own and without a graph: TensorRT waits for each execution then, to read its layers' times.
+        """
+        profiler, times = self._engine.layer_profiler()
+        context = self._new_context(size)
+        context.execution.profiler = profiler
+        for _ in range(runs + 1):
+            times.append(Counter())
+            self._execute(context)
+            self.synchronize()
+        return times[1:]
+
     def drop_contexts(self) -> None:
         """Frees graphs, then contexts: before the engine, and long before the buffers."""
         with contextlib.ExitStack() as stack:
@@ -123,16 +137,21 @@ class NetworkLane:
         context = self._contexts.pop(size, None)
         if context is None:
             if len(self._contexts) < MOST_SHAPES:
-                context = _Context(self._engine.create_context(self._scratch))
-                for name, buffer in self.buffers.items():
-                    self._engine.call(f"bind {name}", context.execution.set_tensor_address, name, buffer.address)
+                context = self._new_context(size)
             else:
                 _, context = self._contexts.popitem(last=False)
                 if context.graph is not None:
                     context.graph.close()  # nothing runs: a lane is given back when its stream is done
                 context = _Context(context.execution)
-            self._set_shape(context, size)
+                self._set_shape(context, size)
         self._contexts[size] = context
+        return context
+
+    def _new_context(self, size: InputShape) -> _Context:
+        context = _Context(self._engine.create_context(self._scratch))
+        for name, buffer in self.buffers.items():
+            self._engine.call(f"bind {name}", context.execution.set_tensor_address, name, buffer.address)
+        self._set_shape(context, size)
         return context
 
     def _set_shape(self, context: _Context, size: InputShape) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,6 +114,21 @@ class TensorRTSession:
             return lambda: lane.outputs(size)
 
         return self._pool.submit(queue)
+
+    def layer_times(self, pixels: np.ndarray, runs: int = 20) -> dict[str, float]:
+        """Layer's name -> milliseconds, the median of `runs` executions. `pixels` as in `run`.
+
+        Their sum is more than an inference takes: each layer is timed by itself, and no CUDA graph is used.
+        """
+        check_pixels(pixels, self._spec.profile)
+
+        def measure(lane: NetworkLane) -> Callable[[], list[Counter[str]]]:
+            times = lane.layer_times(lane.load(pixels), runs)
+            return lambda: times
+
+        measured = self._pool.submit(measure).result()
+        names = dict.fromkeys(name for one in measured for name in one)  # in the engine's order
+        return {name: float(np.median([one[name] for one in measured])) for name in names}
 
     def segment_images(self, batches: Sequence[Sequence[np.ndarray]], task: str) -> list[Segmentation]:
         """Batches of images, uint8 [H, W, 3] BGR, none larger than the profile's -> one result for each image.

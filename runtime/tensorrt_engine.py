@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,6 +68,20 @@ class TensorRTEngine:
         context = self.call("make an execution context", self._engine.create_execution_context, strategy)
         self.call("place the activations", context.set_device_memory, scratch, self.scratch_size, returns=False)
         return context
+
+    def layer_profiler(self) -> tuple[Any, list[Counter[str]]]:
+        """An IProfiler, and the list to whose last Counter it adds each layer's milliseconds."""
+        times: list[Counter[str]] = []
+        trt = self.trt
+
+        class Profiler(trt.IProfiler):  # type: ignore[misc,name-defined]
+            def __init__(self) -> None:
+                trt.IProfiler.__init__(self)
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                times[-1][layer_name] += ms  # type: ignore[assignment]
+
+        return Profiler(), times
 
     def call(self, purpose: str, function: Callable[..., Any], *arguments: Any, returns: bool = True) -> Any:
         """The function's result. Raises DeviceError, with what TensorRT logged, where that is None or False."""

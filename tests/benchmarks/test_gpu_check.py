@@ -22,7 +22,7 @@ from simt_build import Unavailable, simt_library
 from tensorrt_doubles import install, write_plan_engine
 
 from mask2edge.benchmarks import gpu_check
-from mask2edge.benchmarks.gpu import accuracy, engines, fusion, kernels, latency, parity
+from mask2edge.benchmarks.gpu import accuracy, engines, fusion, kernels, latency, layers, parity
 from mask2edge.benchmarks.gpu.rows import FAILED, MEASURED, NOT_RUN, PASSED, Row, RowFile, read_rows
 from mask2edge.benchmarks.kernel_cases import DeformableCase, MaskedCase
 from mask2edge.runtime.command_line import InputError
@@ -296,6 +296,29 @@ def test_latency_reads_what_latency_py_prints(tmp_path: Path, monkeypatch: pytes
     found = rows_of(tmp_path / "latency.jsonl")
     assert len(found) == 4
     assert "1.50 ms p50" in found["street-lite fp16, 384x480"].value
+
+
+def test_layers_are_listed_with_their_shares(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    color_engine: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    machine = install(monkeypatch, Machine())
+    folder = write_plan_engine(color_engine("plan"))
+    layer = {"Name": "attention", "LayerType": "PluginV3", "PluginType": "MaskedAttention"}
+    (folder / "layers.json").write_text(json.dumps({"Layers": [{"Name": "conv"}, layer], "mask2edge": []}))
+    place = engines.engine_folder(tmp_path, engines.SHIPPED, "fp16")
+    place.parent.mkdir()
+    folder.rename(place)
+    with RowFile(tmp_path / "layers.jsonl") as rows:
+        layers.run(rows, tmp_path, None)
+    found = rows_of(tmp_path / "layers.jsonl")
+    assert found[engines.RANDOM].verdict == FAILED  # it has no engine
+    assert found["street-lite fp16, 2 layers"].value == "1.00 ms: other 100.0%, ours 25.0%"
+    assert found["street-lite fp16, conv"].value == "0.750 ms, 75.0%"
+    assert "25.0%    0.250  -      ours  attention" in capsys.readouterr().out
+    assert (machine.leaks(), machine.violations) == ([], [])
 
 
 def test_parity_without_the_reference_fails(tmp_path: Path) -> None:

@@ -173,6 +173,21 @@ def test_device_times(plan_engine, gpu, picture):
     clean(machine)
 
 
+def test_layer_times_are_summed_by_name_and_leave_graphs_alone(plan_engine, gpu):
+    machine = gpu()
+    pixels = np.zeros((1, 3, 64, 96), np.float32)
+    with Segmenter.load(plan_engine()) as segmenter:
+        segmenter.session.run(pixels)
+        before = len(machine.executables)
+        assert segmenter.session.layer_times(pixels, runs=3) == {"conv": 0.75, "attention": 0.25}
+        segmenter.session.run(pixels)
+        assert len(machine.executables) == before + 1
+        assert segmenter.session.graph_obstacle == ""
+        with pytest.raises(InputError, match="expected float32"):
+            segmenter.session.layer_times(pixels.astype(np.float64))
+    clean(machine)
+
+
 def test_order_of_calls(plan_engine, gpu):
     machine = gpu(library=False)
     pixels = np.zeros((1, 3, 64, 96), np.float32)
