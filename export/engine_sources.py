@@ -93,9 +93,10 @@ def _from_onnx(source: Path, arguments: argparse.Namespace, backend: str) -> Gra
     description = _checked_description(source, arguments)
     wished = arguments.precision or description.precision
     if backend == "tensorrt":
-        if wished == "fp32" and not arguments.precision_override:
-            if description.precision == "fp16":  # the casts are in the file
-                say(ROUNDED.format(source))
+        if wished == "fp32" and description.precision == "fp16":
+            say(ROUNDED.format(source))
+        if wished == "fp32" and not arguments.precision_override and importlib.util.find_spec("onnx") is None:
+            say(f"{source}: its constants are not folded beforehand, which takes the package onnx")
             return Graph(source, dataclasses.replace(description, precision=wished))
         _require_onnx(f"--{wished}", f"{source}: writing types into it")
         return _converted(_loaded(source), wished, arguments, backend, str(source))

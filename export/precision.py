@@ -82,13 +82,12 @@ def typed_graph(proto: onnx.ModelProto, precision: str, overrides: Mapping[str, 
     """A strongly typed copy; its metadata says the precision, and `mask2edge.arithmetic` says typed.
 
     `overrides`: name of a node, stage or group of precision_islands.py (`*` and `?` match as in file names) -> fp32,
-    fp16 or bf16; later entries win. fp32 without overrides is the same graph. Raises InputError for a name or precision
-    that is unknown, and for a graph that is typed already.
+    fp16 or bf16; later entries win. fp32 without overrides has its constants folded, and no types to write. Raises
+    InputError for a name or precision that is unknown, and for a graph that is typed already.
     """
-    full = _full_precision(proto, precision)
+    full = fold_constants(_full_precision(proto, precision))
     if precision == "fp32" and not overrides:
         return full
-    full = fold_constants(full)
     flow = Dataflow(full)
     write_types(full, flow, {key: choice.precision for key, choice in _choices(flow, precision, overrides).items()})
     for entry in full.metadata_props:
