@@ -2,10 +2,11 @@
 
     python benchmarks/kernels.py --threads 2 --json
 
-Stock means: Hugging Face's multi_scale_deformable_attention with the softmax and the sampling locations around it, and
-torch's multi-head attention with Hugging Face's mask repeated for every head, each exported by torch.onnx and run by
-ONNX Runtime with all its optimisations. Both sides get the same inputs and take turns; medians are compared, outputs
-too. "ratio" is stock / fused: how many times faster the fused operator is.
+Stock means: Hugging Face's multi_scale_deformable_attention with the softmax and the sampling locations around it,
+torch's multi-head attention with Hugging Face's mask repeated for every head, and torch's layer_norm of a sum, each
+exported by torch.onnx and run by ONNX Runtime with all its optimisations. Both sides get the same inputs and take
+turns; medians are compared, outputs too. "ratio" is stock / fused: how many times
+faster the fused operator is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,22 @@ import numpy as np
 import onnxruntime
 
 from mask2edge.benchmarks import machine
-from mask2edge.benchmarks.kernel_cases import TIMED, Case, DeformableCase, MaskedCase, fused_session, session_of
+from mask2edge.benchmarks.kernel_cases import (
+    TIMED,
+    TIMED_NORMALIZATIONS,
+    Case,
+    DeformableCase,
+    MaskedCase,
+    NormalizationCase,
+    fused_session,
+    session_of,
+)
 from mask2edge.benchmarks.results_table import append_row
 from mask2edge.benchmarks.timing import interleave, summarize
 from mask2edge.runtime.command_line import InputError, command, say
 from mask2edge.trt_plugins import onnxruntime_ops_library, why_missing
 
+CASES: Mapping[str, Case | NormalizationCase] = {**TIMED, **TIMED_NORMALIZATIONS}
 RESULTS = Path(__file__).resolve().parent / "results" / "kernels.csv"
 COLUMNS = (
     "date", "commit", "machine", "cpu", "threads", "versions", "op", "case", "runs", "fused_p50_ms", "stock_p50_ms",
@@ -36,11 +47,14 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def stock_model(case: Case, inputs: dict[str, np.ndarray]) -> bytes:
+def stock_model(case: Case | NormalizationCase, inputs: dict[str, np.ndarray]) -> bytes:
     """The ONNX file that torch.onnx makes of the stock PyTorch code, for exactly these shapes."""
     import torch
 
-    module = _stock_deformable(case) if isinstance(case, DeformableCase) else _stock_masked(case)
+    if isinstance(case, NormalizationCase):
+        module = _stock_normalization(case)
+    else:
+        module = _stock_deformable(case) if isinstance(case, DeformableCase) else _stock_masked(case)
     example = tuple(torch.from_numpy(array) for name, array in inputs.items() if name != "spatial_shapes")
     names = [name for name in inputs if name != "spatial_shapes"]
     program = torch.onnx.export(module.eval(), example, dynamo=True, opset_version=20, input_names=names, verbose=False)
@@ -96,6 +110,18 @@ def _stock_masked(case: MaskedCase) -> Any:
     return Stock()
 
 
+def _stock_normalization(case: NormalizationCase) -> Any:
+    import torch
+
+    class Stock(torch.nn.Module):
+        def forward(self, x, residual, scale, bias):
+            return torch.nn.functional.layer_norm(
+                x + residual, [case.channels], scale, bias, case.attributes["epsilon"]
+            )
+
+    return Stock()
+
+
 def bound_run(session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> tuple[Callable[[], None], Any]:
     """A call without copies from and to Python, and the output it writes."""
     binding = session.io_binding()
@@ -107,7 +133,7 @@ def bound_run(session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarra
     return lambda: session.run_with_iobinding(binding), output
 
 
-def measure(name: str, case: Case, library: Path, threads: int, runs: int) -> dict[str, Any]:
+def measure(name: str, case: Case | NormalizationCase, library: Path, threads: int, runs: int) -> dict[str, Any]:
     """One case, fused and stock in turns."""
     inputs = case.inputs()
     fused, fused_output = bound_run(fused_session(case, library, threads), inputs)
@@ -139,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Times the CPU operators against the stock subgraphs.",
         epilog="example: python benchmarks/kernels.py --case deformable-512 --threads 2",
     )
-    parser.add_argument("--case", action="append", choices=list(TIMED), help="may be repeated; default: all")
+    parser.add_argument("--case", action="append", choices=list(CASES), help="may be repeated; default: all")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--record", action="store_true", help=f"append the rows to {RESULTS.name}")
@@ -152,9 +178,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(why_missing())
 
     rows = []
-    for name in arguments.case or TIMED:
+    for name in arguments.case or CASES:
         say(f"{name} …")
-        rows.append(measure(name, TIMED[name], library, arguments.threads, arguments.runs))
+        rows.append(measure(name, CASES[name], library, arguments.threads, arguments.runs))
         if arguments.record:
             here = machine.describe()
             packages = ("onnxruntime", "torch", "transformers", "numpy")

@@ -4,7 +4,8 @@
     graph.model, graph.description.precision
 
 For ONNX Runtime half precision is a way to store weights; for TensorRT it is written into the graph as types. torch and
-onnx are imported where they are needed: a device that builds a float32 engine from an ONNX file needs neither.
+onnx are imported where they are needed: a device that builds an engine from an ONNX file in the file's own precision
+needs neither.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ class Graph:
 
 def graph_of(source: Path, arguments: argparse.Namespace, backend: str) -> Graph:
     """Raises InputError where `arguments` do not fit `source`, or a package is missing."""
-    if source.suffix == ".onnx":
-        return _from_onnx(source, arguments, backend)
-    return _from_checkpoint(source, arguments, backend)
+    make = _from_onnx if source.suffix == ".onnx" else _from_checkpoint
+    graph = make(source, arguments, backend)
+    return _fused(graph) if backend == "onnxruntime" and graph.description.ops == "custom" else graph
 
 
 def float_graph_of(source: Path, arguments: argparse.Namespace) -> tuple[onnx.ModelProto, Description]:
@@ -104,6 +105,16 @@ def _from_onnx(source: Path, arguments: argparse.Namespace, backend: str) -> Gra
         return Graph(source, description)
     _require_onnx(f"--{wished}", f"{source} stores its weights otherwise, and changing that", ", or leave the flag out")
     return _converted(_loaded(source), wished, arguments, backend, str(source))
+
+
+def _fused(graph: Graph) -> Graph:
+    if isinstance(graph.model, Path) and importlib.util.find_spec("onnx") is None:
+        say(f"{graph.model}: used as it is; with the package onnx (pip install onnx) its engine would be faster")
+        return graph
+    from mask2edge.export.cpu_fusion import fuse_for_cpu
+
+    proto = _loaded(graph.model) if isinstance(graph.model, Path) else graph.model
+    return Graph(fuse_for_cpu(proto), graph.description)
 
 
 def _checked_description(source: Path, arguments: argparse.Namespace) -> Description:

@@ -10,6 +10,7 @@
 #include <memory>
 #include <random>
 
+#include "add_layer_normalization/cpu.h"
 #include "masked_attention/cpu.h"
 #include "multiscale_deformable_attention/cpu.h"
 
@@ -184,6 +185,39 @@ void test_masked(int number) {
     }
 }
 
+void test_add_layer_normalization(int number) {
+    const int64_t rows = one_of<int64_t>({0, 1, 2, 63, 64, 65, 200}),
+                  channels = one_of<int64_t>({1, 3, 8, 17, 96, 256});
+    const auto x = normals(rows * channels, one_of({1.0f, 100.0f})), residual = normals(rows * channels);
+    const auto scale = normals(channels), bias = normals(channels);
+    const float epsilon = one_of({1e-5f, 0.1f});
+    AddLayerNormalizationShape shape;
+    const std::string problem =
+        add_layer_normalization_shape({rows, channels}, {rows, channels}, {channels}, {channels}, shape);
+    if (!problem.empty()) {
+        std::printf("case %d: %s\n", number, problem.c_str());
+        ++g_failures;
+        return;
+    }
+    std::vector<double> expected;
+    for (int64_t row = 0; row < rows; ++row) {
+        const auto value = [&](int64_t c) { return double(x[row * channels + c] + residual[row * channels + c]); };
+        double mean = 0, variance = 0;
+        for (int64_t c = 0; c < channels; ++c) mean += value(c) / channels;
+        for (int64_t c = 0; c < channels; ++c) variance += (value(c) - mean) * (value(c) - mean) / channels;
+        for (int64_t c = 0; c < channels; ++c)
+            expected.push_back((value(c) - mean) / std::sqrt(variance + epsilon) * scale[c] + bias[c]);
+    }
+    std::vector<float> output(expected.size());
+    const AddLayerNormalizationTensors tensors{x.data(), residual.data(), scale.data(), bias.data(), output.data()};
+    for (const InstructionSet set : available_instruction_sets()) {
+        std::fill(output.begin(), output.end(), NAN);
+        add_layer_normalization(tensors, shape, epsilon, kBackwards, set);
+        // One channel is its own mean, and what rounding leaves of 0 is divided by √epsilon.
+        compare("add_layer_normalization", set, number, output, expected, 5e-5);
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -192,6 +226,7 @@ int main(int argc, char** argv) {
     for (int number = 0; number < cases; ++number) {
         test_deformable(number);
         test_masked(number);
+        test_add_layer_normalization(number);
     }
     std::string sets;
     for (const InstructionSet set : available_instruction_sets()) sets += std::string(" ") + name(set);

@@ -10,11 +10,13 @@ import torch
 
 from mask2edge.benchmarks.kernel_cases import (
     CASES,
+    NORMALIZATIONS,
     SMALL,
     TIMED,
     Case,
     DeformableCase,
     MaskedCase,
+    NormalizationCase,
     fused_session,
     one_node_model,
     session_of,
@@ -66,6 +68,15 @@ def test_equals_the_definition(library: Path, name: str) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3 if name == "far-outside" else 2e-5)
 
 
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_a_normalised_sum_equals_the_definition(library: Path, name: str) -> None:
+    case = NORMALIZATIONS[name]
+    inputs = case.inputs(seed=3)
+    got = fused_session(case, library, threads=2).run(None, inputs)[0]
+    # Far from zero, the mean's own rounding shows.
+    np.testing.assert_allclose(got, case.reference(inputs), rtol=0, atol=1e-3 if case.offset else 2e-5)
+
+
 def test_one_session_serves_changing_shapes(library: Path) -> None:
     session = fused_session(DeformableCase(((2, 2), (3, 1)), heads=2), library)
     for case in (
@@ -111,6 +122,7 @@ def test_output_shape_is_inferred(library: Path, case: Case) -> None:
 
 DEFORMABLE = DeformableCase(((3, 4), (2, 2)), heads=2, head_dim=8, points=3, batch=2, queries=5)
 MASKED = MaskedCase(5, 3, 4, 0.5, heads=2, head_dim=8)
+NORMALIZATION = NormalizationCase((2, 5), channels=8)
 FLOAT = np.float32
 
 BAD = {
@@ -161,6 +173,15 @@ BAD = {
     ),
     "key channels": (MASKED, {"key": np.zeros((1, 12, 8), FLOAT)}, {}, "key must be [1, 12, 16]"),
     "value": (MASKED, {"value": np.zeros((1, 11, 16), FLOAT)}, {}, "value must be [1, 12, 16] (as key), got [1, 11"),
+    "residual": (NORMALIZATION, {"residual": np.zeros((2, 4, 8), FLOAT)}, {}, "residual must be [2, 5, 8] (as x), got"),
+    "scale": (NORMALIZATION, {"scale": np.zeros(7, FLOAT)}, {}, "scale must be [8] ([C], x's last axis), got [7]"),
+    "bias": (NORMALIZATION, {"bias": np.zeros((8, 1), FLOAT)}, {}, "bias must be [8] ([C], x's last axis), got [8, 1]"),
+    "no channels": (
+        NORMALIZATION,
+        {name: np.zeros((2, 0), FLOAT) for name in ("x", "residual")},
+        {},
+        "x must be [..., C] with C of 1 or more, got [2, 0]",
+    ),
     "mask": (MASKED, {"mask_logits": np.zeros((1, 12, 5), FLOAT)}, {}, "mask_logits must be [1, 5, 12]"),
 }
 
@@ -180,3 +201,8 @@ def test_bad_input_is_refused_by_name(library: Path, name: str) -> None:
 def test_a_missing_attribute_is_named(library: Path, case: Case) -> None:
     with pytest.raises(Exception, match=f"{case.op}: the integer attribute num_heads is missing"):
         session_of(one_node_model(case.op, {}, case.inputs()), library, 1)
+
+
+def test_a_missing_epsilon_is_named(library: Path) -> None:
+    with pytest.raises(Exception, match="AddLayerNormalization: the float attribute epsilon is missing"):
+        session_of(one_node_model(NORMALIZATION.op, {}, NORMALIZATION.inputs()), library, 1)

@@ -1,4 +1,4 @@
-// The two CPU ops for ONNX Runtime: this file knows ONNX Runtime and no arithmetic.
+// The CPU ops for ONNX Runtime: this file knows ONNX Runtime and no arithmetic.
 //
 //     options = onnxruntime.SessionOptions()
 //     options.register_custom_ops_library(str(mask2edge.trt_plugins.onnxruntime_ops_library()))
@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "add_layer_normalization/cpu.h"
 #include "masked_attention/cpu.h"
 #include "multiscale_deformable_attention/cpu.h"
 
@@ -125,6 +126,15 @@ int64_t integer_attribute(const OrtKernelInfo* info, const char* op, const char*
     return value;
 }
 
+float float_attribute(const OrtKernelInfo* info, const char* op, const char* name) {
+    float value = 0;
+    if (OrtStatus* status = g_api->KernelInfoGetAttribute_float(info, name, &value)) {
+        g_api->ReleaseStatus(status);
+        fail(std::string(op) + ": the float attribute " + name + " is missing");
+    }
+    return value;
+}
+
 // One axis of an input during shape inference: a size, or -1 and perhaps a name ("height").
 struct Axis {
     int64_t size;
@@ -220,6 +230,33 @@ struct MaskedAttentionKernel {
     }
 };
 
+struct AddLayerNormalizationKernel {
+    static constexpr const char* kName = "AddLayerNormalization";
+    static constexpr size_t kInputs = 4;
+    static constexpr size_t kInt32Input = kInputs;  // none
+
+    float epsilon;
+
+    explicit AddLayerNormalizationKernel(const OrtKernelInfo* info)
+        : epsilon(float_attribute(info, kName, "epsilon")) {}
+
+    void compute(OrtKernelContext* context) const {
+        const Input x(context, 0), residual(context, 1), scale(context, 2), bias(context, 3);
+        AddLayerNormalizationShape shape;
+        const std::string problem = add_layer_normalization_shape(x.dims, residual.dims, scale.dims, bias.dims, shape);
+        if (!problem.empty()) fail(problem);
+        float* output = output_data(context, x.dims);
+        add_layer_normalization(
+            {x.data<float>(), residual.data<float>(), scale.data<float>(), bias.data<float>(), output}, shape, epsilon,
+            pool_of(context));
+    }
+
+    static void infer_shape(OrtShapeInferContext* context) {
+        const std::vector<Axis> x = axes_of(context, 0);
+        if (!x.empty()) set_output(context, x);
+    }
+};
+
 // The table of functions that ONNX Runtime asks of a custom op. What this leaves null has a default there.
 template <typename Kernel>
 OrtCustomOp custom_op() {
@@ -253,7 +290,7 @@ OrtCustomOp custom_op() {
 
 void add_domain(OrtSessionOptions* options) {
     static const OrtCustomOp ops[] = {custom_op<MultiscaleDeformableAttentionKernel>(),
-                                      custom_op<MaskedAttentionKernel>()};
+                                      custom_op<MaskedAttentionKernel>(), custom_op<AddLayerNormalizationKernel>()};
     // The session keeps a pointer to the domain and never frees it; one for the process is enough.
     static OrtCustomOpDomain* const domain = [] {
         OrtCustomOpDomain* created = nullptr;
