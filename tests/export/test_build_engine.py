@@ -321,7 +321,19 @@ def test_imports_of_a_build_from_onnx(onnx_file, tmp_path, flag, has_onnx):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     modules = json.loads(done.stdout.splitlines()[-1])
     assert not [name for name in modules if name in ("torch", "mask2edge.train") or name.startswith("torch.")]
-    assert ("used as it is; with the package onnx" in done.stderr) == (not has_onnx)
+
+
+@pytest.mark.parametrize("has_onnx", [True, False])
+def test_nodes_are_fused_for_the_cpu_where_onnx_is(has_onnx, monkeypatch, capsys):
+    shipped = Path(__file__).resolve().parents[2] / "models" / "street-lite.onnx"
+    if not has_onnx:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    graph = graph_of(shipped, parse([str(shipped), "--fp16"]), "onnxruntime")
+    if has_onnx:
+        assert "AddLayerNormalization" in {node.op_type for node in graph.model.graph.node}
+    else:
+        assert graph.model == shipped
+    assert ("used as it is; with the package onnx" in capsys.readouterr().err) == (not has_onnx)
 
 
 def test_imports_of_a_tensorrt_build_from_onnx(onnx_file, tmp_path):
