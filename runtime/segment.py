@@ -21,9 +21,10 @@ import cv2
 
 from mask2edge.runtime import formats
 from mask2edge.runtime.command_line import EXIT_BAD_INPUT, InputError, command, say, whole_file
-from mask2edge.runtime.images import find_images, read_image
+from mask2edge.runtime.images import find_images
 from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.segmenter import TASKS, Segmenter
+from mask2edge.runtime.stream import Frame, stream
 
 
 @command
@@ -37,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         cv2.setNumThreads(arguments.threads)
     task = segmenter.check_task(arguments.task)
     run = _Run(segmenter, task, arguments.out, _image_ids(paths))
-    for path, name in zip(paths, _output_names(paths), strict=True):
+    for frame, path, name in zip(stream(segmenter, paths, task), paths, _output_names(paths), strict=True):
         try:
-            run.segment(path, name)
+            run.write(frame, path, name)
         except InputError as error:
             run.failed.append({"source": str(path), "error": " ".join(str(error).split())})
             say(f"error: {run.failed[-1]['error']}")
@@ -70,17 +71,13 @@ class _Run:
         self._entries: list[dict[str, Any]] = []  # of COCO's annotations or results
         self._images: list[dict[str, Any]] = []
 
-    def segment(self, path: Path, name: str) -> None:
-        """One image: its overlay and its map. Raises InputError."""
-        clock = _Clock()
-        image = read_image(path)
-        clock.lap("read_ms")
-        pixels, prepared = self.segmenter.prepare([image])
-        clock.lap("preprocess_ms")
-        outputs = self.segmenter.session.run(pixels)
-        clock.lap("network_ms")
-        result = self.segmenter.finish(outputs, prepared, self.task)[0]
-        clock.lap("postprocess_ms")
+    def write(self, frame: Frame, path: Path, name: str) -> None:
+        """One image: its overlay and its map. Raises the frame's error, or InputError."""
+        if frame.error is not None:
+            raise frame.error
+        assert frame.image is not None
+        assert frame.result is not None
+        image, result, start = frame.image, frame.result, time.perf_counter()
         written = {"overlay": str(self._write_overlay(name, image, result))}
         image_id = self.image_ids[path]
         if self.task == "panoptic":
@@ -94,11 +91,13 @@ class _Run:
             written["map"] = str(file)
         else:
             self._entries += formats.instance_results(result, image_id)
-        clock.lap("write_ms")
+        times = {**frame.times, "write_ms": 1000 * (time.perf_counter() - start)}
         height, width = result.size
         self._images.append({"id": image_id, "file_name": path.name, "height": height, "width": width})
         sizes = {"image_id": image_id, "height": height, "width": width, "segments": len(result.segments)}
-        self.done.append({"source": str(path), **sizes, **written, **clock.times})
+        self.done.append(
+            {"source": str(path), **sizes, **written, **{key: round(value, 2) for key, value in times.items()}}
+        )
 
     def write_indexes(self) -> list[str]:
         """The files that describe all images together; none where no image was done."""
@@ -123,17 +122,6 @@ class _Run:
         file = self.out / "overlays" / f"{name}{'.jpg' if max(image.shape) < 65500 else '.png'}"
         formats.write_image(file, result.draw(image))
         return file
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.times: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.times[name] = round((now - self._last) * 1000, 2)
-        self._last = now
 
 
 def _image_ids(paths: Sequence[Path]) -> dict[Path, int]:

@@ -16,6 +16,7 @@ from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.spec import SIZE_DIVISOR, Profile
 
 if TYPE_CHECKING:
+    from mask2edge.runtime.lane_pool import Pending
     from mask2edge.runtime.results import Segmentation
 
 INPUT = "pixels"
@@ -40,8 +41,17 @@ class ImageSession(Session, Protocol):
 
     on_device: bool  # it has all that this takes; otherwise the caller prepares pixels and finishes the logits
 
+    contexts: int  # how many batches it works on at a time
+
     def segment_images(self, batches: Sequence[Sequence[np.ndarray]], task: str) -> list[Segmentation]:
         """Batches of images, uint8 [H, W, 3] BGR, none larger than the profile's -> one result for each image."""
+
+    def segment_async(
+        self, images: Sequence[np.ndarray], task: str, times: dict[str, float] | None = None
+    ) -> Pending[list[Segmentation]]:
+        """One batch, without waiting. `times`, where given, gets the device's milliseconds for preprocess, network and
+        postprocess, once the result is there.
+        """
 
 
 def check_pixels(pixels: Any, profile: Profile) -> None:

@@ -93,6 +93,11 @@ class TensorRTSession:
         return self._steps is not None
 
     @property
+    def contexts(self) -> int:
+        """How many batches may be under way at a time."""
+        return len(self.lanes)
+
+    @property
     def graph_obstacle(self) -> str:
         """Why the network is queued launch by launch and not as one CUDA graph; "" where it is a graph."""
         return next((lane.graph_obstacle for lane in self.lanes if lane.graph_obstacle), "")
