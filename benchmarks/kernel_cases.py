@@ -9,14 +9,14 @@ Needs numpy, onnx and onnxruntime; the stock graphs that kernels.py compares wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from mask2edge.trt_plugins import OP_DOMAIN, OP_VERSION
 
@@ -136,35 +136,6 @@ class MaskedCase:
         return np.einsum("nmqs,nsmd->nqmd", weights, value).reshape(inputs["query"].shape)
 
 
-@dataclass(frozen=True)
-class NormalizationCase:
-    """AddLayerNormalization, which is of the CPU alone."""
-
-    rows: tuple[int, ...]
-    channels: int = 256
-    offset: float = 0.0  # added to all values: what E[s²] - mean² would not survive
-
-    op = "AddLayerNormalization"
-    attributes: ClassVar[dict[str, float]] = {"epsilon": 1e-5}
-
-    def inputs(self, seed: int = 0) -> dict[str, np.ndarray]:
-        random = np.random.default_rng(seed)
-        return {
-            "x": normal(random, *self.rows, self.channels) + np.float32(self.offset),
-            "residual": normal(random, *self.rows, self.channels),
-            "scale": normal(random, self.channels),
-            "bias": normal(random, self.channels),
-        }
-
-    def reference(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """In float64; as x."""
-        x, residual, scale, bias = (inputs[name].astype(np.float64) for name in ("x", "residual", "scale", "bias"))
-        both = (x + residual).astype(np.float32).astype(np.float64)  # the sum is rounded: with an offset, visibly
-        deviation = both - both.mean(-1, keepdims=True)
-        variance = np.mean(deviation**2, -1, keepdims=True)
-        return deviation / np.sqrt(variance + self.attributes["epsilon"]) * scale + bias
-
-
 Case = DeformableCase | MaskedCase
 
 # What the R50 model runs at 512x512: an encoder layer, and the decoder's three scales. Timed and tested.
@@ -200,19 +171,6 @@ SMALL: Mapping[str, Case] = {
 
 CASES: Mapping[str, Case] = {**TIMED, **SMALL}
 
-# Of the CPU alone: what follows an encoder layer's blocks, and the edges.
-TIMED_NORMALIZATIONS: Mapping[str, NormalizationCase] = {"normalization-5376": NormalizationCase((1, 5376))}
-NORMALIZATIONS: Mapping[str, NormalizationCase] = {
-    **TIMED_NORMALIZATIONS,
-    "one-row": NormalizationCase((1,)),
-    "one-channel": NormalizationCase((3, 5), channels=1),
-    "odd-channels": NormalizationCase((2, 33), channels=77),
-    "fewer-channels-than-lanes": NormalizationCase((7,), channels=3),
-    "many-channels": NormalizationCase((2, 3, 2), channels=20_000),
-    "far-from-zero": NormalizationCase((40,), channels=96, offset=1000.0),
-    "no-rows": NormalizationCase((2, 0), channels=16),
-}
-
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Over the last axis."""
@@ -224,16 +182,22 @@ def normal(random: np.random.Generator, *shape: int) -> np.ndarray:
     return random.standard_normal(shape, np.float32)
 
 
-def one_node_model(op: str, attributes: Mapping[str, float], inputs: Mapping[str, np.ndarray]) -> bytes:
-    """An ONNX model of the operator alone; every axis that a run may change is symbolic."""
+def one_node_model(
+    op: str, attributes: Mapping[str, float], inputs: Mapping[str, np.ndarray], constants: Sequence[str] = ()
+) -> bytes:
+    """An ONNX model of the operator alone; every axis that a run may change is symbolic. `constants`: inputs that are
+    weights.
+    """
     types = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int32): TensorProto.INT32}
     declared = [
         helper.make_tensor_value_info(name, types[array.dtype], [f"{name}_{axis}" for axis in range(array.ndim)])
         for name, array in inputs.items()
+        if name not in constants
     ]
+    weights = [numpy_helper.from_array(inputs[name], name) for name in constants]
     node = helper.make_node(op, list(inputs), ["output"], domain=OP_DOMAIN, **attributes)
     output = helper.make_tensor_value_info("output", TensorProto.FLOAT, None)
-    graph = helper.make_graph([node], op, declared, [output])
+    graph = helper.make_graph([node], op, declared, [output], weights)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid(OP_DOMAIN, OP_VERSION)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
 
@@ -249,6 +213,7 @@ def session_of(model: bytes, library: Path | None, threads: int) -> onnxruntime.
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def fused_session(case: Case | NormalizationCase, library: Path, threads: int = 1) -> onnxruntime.InferenceSession:
-    """The custom operator alone in a session."""
-    return session_of(one_node_model(case.op, case.attributes, case.inputs()), library, threads)
+def fused_session(case: Any, library: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """The custom operator alone in a session; `case`: of this table or of cpu_kernel_cases.py."""
+    constants = getattr(case, "constant_inputs", ())  # of a kernel of the CPU alone
+    return session_of(one_node_model(case.op, case.attributes, case.inputs(), constants), library, threads)

@@ -3,10 +3,9 @@
     python benchmarks/kernels.py --threads 2 --json
 
 Stock means: Hugging Face's multi_scale_deformable_attention with the softmax and the sampling locations around it,
-torch's multi-head attention with Hugging Face's mask repeated for every head, and torch's layer_norm of a sum, each
-exported by torch.onnx and run by ONNX Runtime with all its optimisations. Both sides get the same inputs and take
-turns; medians are compared, outputs too. "ratio" is stock / fused: how many times
-faster the fused operator is.
+torch's multi-head attention with Hugging Face's mask repeated for every head, torch's layer_norm of a sum and
+Conv2d, each exported by torch.onnx and run by ONNX Runtime with all its optimisations. Both sides get the same inputs
+and take turns; medians are compared, outputs too. "ratio" is stock / fused: how many times faster ours is.
 """
 
 from __future__ import annotations
@@ -24,22 +23,14 @@ import numpy as np
 import onnxruntime
 
 from mask2edge.benchmarks import machine
-from mask2edge.benchmarks.kernel_cases import (
-    TIMED,
-    TIMED_NORMALIZATIONS,
-    Case,
-    DeformableCase,
-    MaskedCase,
-    NormalizationCase,
-    fused_session,
-    session_of,
-)
+from mask2edge.benchmarks.cpu_kernel_cases import CPU_TIMED, ConvolutionCase, CpuCase, NormalizationCase, fed
+from mask2edge.benchmarks.kernel_cases import TIMED, Case, DeformableCase, MaskedCase, fused_session, session_of
 from mask2edge.benchmarks.results_table import append_row
 from mask2edge.benchmarks.timing import interleave, summarize
 from mask2edge.runtime.command_line import InputError, command, say
 from mask2edge.trt_plugins import onnxruntime_ops_library, why_missing
 
-CASES: Mapping[str, Case | NormalizationCase] = {**TIMED, **TIMED_NORMALIZATIONS}
+CASES: Mapping[str, Case | CpuCase] = {**TIMED, **CPU_TIMED}
 RESULTS = Path(__file__).resolve().parent / "results" / "kernels.csv"
 COLUMNS = (
     "date", "commit", "machine", "cpu", "threads", "versions", "op", "case", "runs", "fused_p50_ms", "stock_p50_ms",
@@ -47,11 +38,13 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def stock_model(case: Case | NormalizationCase, inputs: dict[str, np.ndarray]) -> bytes:
+def stock_model(case: Case | CpuCase, inputs: dict[str, np.ndarray]) -> bytes:
     """The ONNX file that torch.onnx makes of the stock PyTorch code, for exactly these shapes."""
     import torch
 
-    if isinstance(case, NormalizationCase):
+    if isinstance(case, ConvolutionCase):
+        module, inputs = _stock_convolution(case, inputs), fed(case, inputs)
+    elif isinstance(case, NormalizationCase):
         module = _stock_normalization(case)
     else:
         module = _stock_deformable(case) if isinstance(case, DeformableCase) else _stock_masked(case)
@@ -110,6 +103,16 @@ def _stock_masked(case: MaskedCase) -> Any:
     return Stock()
 
 
+def _stock_convolution(case: ConvolutionCase, inputs: dict[str, np.ndarray]) -> Any:
+    import torch
+
+    convolution = torch.nn.Conv2d(case.channels, case.filters, 3, padding=1)
+    with torch.no_grad():
+        convolution.weight.copy_(torch.from_numpy(inputs["weight"]))
+        convolution.bias.copy_(torch.from_numpy(inputs["bias"]))
+    return convolution
+
+
 def _stock_normalization(case: NormalizationCase) -> Any:
     import torch
 
@@ -133,7 +136,7 @@ def bound_run(session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarra
     return lambda: session.run_with_iobinding(binding), output
 
 
-def measure(name: str, case: Case | NormalizationCase, library: Path, threads: int, runs: int) -> dict[str, Any]:
+def measure(name: str, case: Case | CpuCase, library: Path, threads: int, runs: int) -> dict[str, Any]:
     """One case, fused and stock in turns."""
     inputs = case.inputs()
     fused, fused_output = bound_run(fused_session(case, library, threads), inputs)

@@ -11,6 +11,7 @@
 #include <random>
 
 #include "add_layer_normalization/cpu.h"
+#include "convolution_3x3/cpu.h"
 #include "masked_attention/cpu.h"
 #include "multiscale_deformable_attention/cpu.h"
 
@@ -218,6 +219,47 @@ void test_add_layer_normalization(int number) {
     }
 }
 
+void test_convolution_3x3(int number) {
+    const int64_t batch = between(1, 2), channels = one_of<int64_t>({1, 3, 16, 33});
+    const int64_t filters = one_of<int64_t>({1, 4, 7, 8, 31, 33, 40});
+    const int64_t height = one_of<int64_t>({0, 1, 2, 3, 4, 5, 9, 17}),
+                  width = one_of<int64_t>({1, 3, 4, 6, 20, 65, 131});
+    const auto x = normals(batch * channels * height * width), weight = normals(filters * channels * 9, 0.3f);
+    const auto bias = normals(filters);
+    const bool relu = between(0, 1) == 1;
+    Convolution3x3Shape shape;
+    const std::string problem =
+        convolution_3x3_shape({batch, channels, height, width}, {filters, channels, 3, 3}, {filters}, shape);
+    if (!problem.empty()) {
+        std::printf("case %d: %s\n", number, problem.c_str());
+        ++g_failures;
+        return;
+    }
+    std::vector<double> expected;
+    for (int64_t n = 0; n < batch; ++n)
+        for (int64_t o = 0; o < filters; ++o)
+            for (int64_t row = 0; row < height; ++row)
+                for (int64_t column = 0; column < width; ++column) {
+                    double sum = bias[o];
+                    for (int64_t c = 0; c < channels; ++c)
+                        for (int k = 0; k < 9; ++k) {
+                            const int64_t y = row + k / 3 - 1, z = column + k % 3 - 1;
+                            if (y < 0 || y >= height || z < 0 || z >= width) continue;
+                            sum += double{x[((n * channels + c) * height + y) * width + z]} *
+                                   weight[(o * channels + c) * 9 + k];
+                        }
+                    expected.push_back(relu ? std::max(sum, 0.0) : sum);
+                }
+    std::vector<float> output(expected.size());
+    for (const InstructionSet set : available_instruction_sets()) {
+        std::fill(output.begin(), output.end(), NAN);
+        const Convolution3x3Weights weights(weight.data(), bias.data(), filters, channels, set);
+        convolution_3x3(x.data(), weights, relu, output.data(), shape, kBackwards);
+        // Sums of up to 300 products; the transforms lose about three bits (Lavin and Gray, table 5).
+        compare("convolution_3x3", set, number, output, expected, 1e-4);
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -227,6 +269,7 @@ int main(int argc, char** argv) {
         test_deformable(number);
         test_masked(number);
         test_add_layer_normalization(number);
+        test_convolution_3x3(number);
     }
     std::string sets;
     for (const InstructionSet set : available_instruction_sets()) sets += std::string(" ") + name(set);

@@ -1,6 +1,7 @@
 """The CPU operators inside ONNX Runtime against float64 references, on the table that the benchmark times too."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +9,14 @@ import onnxruntime
 import pytest
 import torch
 
+from mask2edge.benchmarks.cpu_kernel_cases import CPU_SMALL, CPU_TIMED, ConvolutionCase, NormalizationCase, fed
 from mask2edge.benchmarks.kernel_cases import (
     CASES,
-    NORMALIZATIONS,
     SMALL,
     TIMED,
     Case,
     DeformableCase,
     MaskedCase,
-    NormalizationCase,
     fused_session,
     one_node_model,
     session_of,
@@ -68,13 +68,14 @@ def test_equals_the_definition(library: Path, name: str) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3 if name == "far-outside" else 2e-5)
 
 
-@pytest.mark.parametrize("name", NORMALIZATIONS)
-def test_a_normalised_sum_equals_the_definition(library: Path, name: str) -> None:
-    case = NORMALIZATIONS[name]
-    inputs = case.inputs(seed=3)
-    got = fused_session(case, library, threads=2).run(None, inputs)[0]
-    # Far from zero, the mean's own rounding shows.
-    np.testing.assert_allclose(got, case.reference(inputs), rtol=0, atol=1e-3 if case.offset else 2e-5)
+@pytest.mark.parametrize("name", [*CPU_SMALL, *CPU_TIMED])
+def test_kernels_of_the_cpu_alone_equal_the_definition(library: Path, name: str) -> None:
+    case = {**CPU_SMALL, **CPU_TIMED}[name]
+    inputs = case.inputs()
+    got = fused_session(case, library, threads=2).run(None, fed(case, inputs))[0]
+    # Sums of 2304 products go through transforms with factors up to 8; far from zero, the mean's own rounding shows.
+    tolerance = {"convolution-128": 2e-4, "far-from-zero": 1e-3}.get(name, 3e-5)
+    np.testing.assert_allclose(got, case.reference(inputs), rtol=0, atol=tolerance)
 
 
 def test_one_session_serves_changing_shapes(library: Path) -> None:
@@ -201,6 +202,39 @@ def test_bad_input_is_refused_by_name(library: Path, name: str) -> None:
 def test_a_missing_attribute_is_named(library: Path, case: Case) -> None:
     with pytest.raises(Exception, match=f"{case.op}: the integer attribute num_heads is missing"):
         session_of(one_node_model(case.op, {}, case.inputs()), library, 1)
+
+
+CONVOLUTION = ConvolutionCase(8, 4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weight": np.zeros((8, 4, 3), FLOAT)}, "weight must be [O, 4, 3, 3] with O of 1 or more, got [8, 4, 3]"),
+        (
+            {"weight": np.zeros((8, 4, 5, 5), FLOAT)},
+            "weight must be [O, 4, 3, 3] with O of 1 or more, got [8, 4, 5, 5]",
+        ),
+        ({"bias": np.zeros(7, FLOAT)}, "bias must be [8] ([O], one for each filter), got [7]"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_at_once(
+    library: Path, changes: dict[str, np.ndarray], message: str
+) -> None:
+    model = one_node_model(CONVOLUTION.op, CONVOLUTION.attributes, CONVOLUTION.inputs() | changes, ("weight", "bias"))
+    with pytest.raises(Exception, match=re.escape(f"Convolution3x3: {message}")):
+        session_of(model, library, 1)
+
+
+def test_weights_that_change_are_refused(library: Path) -> None:
+    model = one_node_model(CONVOLUTION.op, CONVOLUTION.attributes, CONVOLUTION.inputs(), ("bias",))
+    with pytest.raises(Exception, match="Convolution3x3: weight must be constant"):
+        session_of(model, library, 1)
+
+
+def test_a_map_of_other_channels_is_refused(library: Path) -> None:
+    with pytest.raises(Exception, match=re.escape("Convolution3x3: weight must be [O, 3, 3, 3]")):
+        fused_session(CONVOLUTION, library).run(None, {"x": np.zeros((1, 3, 5, 6), FLOAT)})
 
 
 def test_a_missing_epsilon_is_named(library: Path) -> None:

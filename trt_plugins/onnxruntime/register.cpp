@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "add_layer_normalization/cpu.h"
+#include "convolution_3x3/cpu.h"
 #include "masked_attention/cpu.h"
 #include "multiscale_deformable_attention/cpu.h"
 
@@ -62,30 +63,56 @@ Dims dims_of(const OrtTensorTypeAndShapeInfo* info) {
     return dims;
 }
 
+Dims dims_of(const OrtValue* tensor) {
+    OrtTensorTypeAndShapeInfo* info = nullptr;
+    check(g_api->GetTensorTypeAndShape(tensor, &info));
+    Dims dims;
+    size_t rank = 0;
+    OrtStatus* status = g_api->GetDimensionsCount(info, &rank);
+    if (status == nullptr) {
+        dims.resize(rank);
+        status = g_api->GetDimensions(info, dims.data(), rank);
+    }
+    g_api->ReleaseTensorTypeAndShapeInfo(info);
+    check(status);
+    return dims;
+}
+
+template <typename T>
+const T* tensor_data(const OrtValue* tensor) {
+    void* pointer = nullptr;
+    check(g_api->GetTensorMutableData(const_cast<OrtValue*>(tensor), &pointer));
+    return static_cast<const T*>(pointer);
+}
+
 struct Input {
     const OrtValue* tensor = nullptr;
     Dims dims;
 
     Input(const OrtKernelContext* context, size_t index) {
         check(g_api->KernelContext_GetInput(context, index, &tensor));
-        OrtTensorTypeAndShapeInfo* info = nullptr;
-        check(g_api->GetTensorTypeAndShape(tensor, &info));
-        size_t rank = 0;
-        OrtStatus* status = g_api->GetDimensionsCount(info, &rank);
-        if (status == nullptr) {
-            dims.resize(rank);
-            status = g_api->GetDimensions(info, dims.data(), rank);
-        }
-        g_api->ReleaseTensorTypeAndShapeInfo(info);
-        check(status);
+        dims = dims_of(tensor);
     }
 
     template <typename T>
     const T* data() const {
-        void* pointer = nullptr;
-        check(g_api->GetTensorMutableData(const_cast<OrtValue*>(tensor), &pointer));
-        return static_cast<const T*>(pointer);
+        return tensor_data<T>(tensor);
     }
+};
+
+// A tensor that does not change between runs, as the session knows it when it makes the kernel.
+struct ConstantInput {
+    const OrtValue* tensor = nullptr;
+    Dims dims;
+
+    ConstantInput(const OrtKernelInfo* info, const char* op, const char* name, size_t index) {
+        int constant = 0;
+        check(g_api->KernelInfoGetConstantInput_tensor(info, index, &constant, &tensor));
+        if (!constant) fail(std::string(op) + ": " + name + " must be constant");
+        dims = dims_of(tensor);
+    }
+
+    const float* data() const { return tensor_data<float>(tensor); }
 };
 
 float* output_data(OrtKernelContext* context, const Dims& dims) {
@@ -257,6 +284,48 @@ struct AddLayerNormalizationKernel {
     }
 };
 
+struct Convolution3x3Kernel {
+    static constexpr const char* kName = "Convolution3x3";
+    static constexpr size_t kInputs = 3;
+    static constexpr size_t kInt32Input = kInputs;  // none
+
+    Dims weight_dims, bias_dims;
+    bool relu;
+    Convolution3x3Weights weights;
+
+    explicit Convolution3x3Kernel(const OrtKernelInfo* info)
+        : Convolution3x3Kernel(info, ConstantInput(info, kName, "weight", 1), ConstantInput(info, kName, "bias", 2)) {}
+
+    void compute(OrtKernelContext* context) const {
+        const Input x(context, 0);
+        Convolution3x3Shape shape;
+        const std::string problem = convolution_3x3_shape(x.dims, weight_dims, bias_dims, shape);
+        if (!problem.empty()) fail(problem);
+        float* output = output_data(context, {shape.batch, shape.filters, shape.height, shape.width});
+        convolution_3x3(x.data<float>(), weights, relu, output, shape, pool_of(context));
+    }
+
+    static void infer_shape(OrtShapeInferContext* context) {
+        const std::vector<Axis> x = axes_of(context, 0), bias = axes_of(context, 2);
+        if (x.size() == 4 && bias.size() == 1) set_output(context, {x[0], bias[0], x[2], x[3]});
+    }
+
+  private:
+    Convolution3x3Kernel(const OrtKernelInfo* info, const ConstantInput& weight, const ConstantInput& bias)
+        : weight_dims(checked(weight.dims, bias.dims)),
+          bias_dims(bias.dims),
+          relu(integer_attribute(info, kName, "relu") != 0),
+          weights(weight.data(), bias.data(), weight_dims[0], weight_dims[1]) {}
+
+    static const Dims& checked(const Dims& weight, const Dims& bias) {
+        Convolution3x3Shape shape;
+        const std::string problem =
+            convolution_3x3_shape({1, weight.size() > 1 ? weight[1] : 1, 1, 1}, weight, bias, shape);
+        if (!problem.empty()) fail(problem);
+        return weight;
+    }
+};
+
 // The table of functions that ONNX Runtime asks of a custom op. What this leaves null has a default there.
 template <typename Kernel>
 OrtCustomOp custom_op() {
@@ -290,7 +359,8 @@ OrtCustomOp custom_op() {
 
 void add_domain(OrtSessionOptions* options) {
     static const OrtCustomOp ops[] = {custom_op<MultiscaleDeformableAttentionKernel>(),
-                                      custom_op<MaskedAttentionKernel>(), custom_op<AddLayerNormalizationKernel>()};
+                                      custom_op<MaskedAttentionKernel>(), custom_op<AddLayerNormalizationKernel>(),
+                                      custom_op<Convolution3x3Kernel>()};
     // The session keeps a pointer to the domain and never frees it; one for the process is enough.
     static OrtCustomOpDomain* const domain = [] {
         OrtCustomOpDomain* created = nullptr;
