@@ -1,5 +1,6 @@
 # make demo   a trained checkpoint to an engine to masks on real photographs
 # make test   the fast tests           make test-slow   the long proofs
+# make bench  Mask2Former in every CPU runtime beside ours (SIZE=HxW, THREADS=N)
 # make lint   ruff, mypy, clang-format
 # make gpu-check   on a machine with an NVIDIA GPU: everything that needs one (DATA=DIR: accuracy too)
 # Each sets up .venv with what it needs, and does nothing twice.
@@ -12,7 +13,7 @@ GPU := $(wildcard /dev/nvidiactl /dev/nvhost-gpu /dev/nvgpu /usr/lib/wsl/lib/lib
 CUDA_MAJOR = $(shell PATH="$$PATH:/usr/local/cuda/bin" nvcc --version 2>/dev/null | sed -n 's/.*release \([0-9]*\).*/\1/p')
 comma := ,
 
-.PHONY: demo test test-slow gpu-check lint format clean
+.PHONY: demo test test-slow bench gpu-check lint format clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python benchmarks/demo.py $(if $(IMAGE),--image "$(IMAGE)") $(if $(DATA),--data "$(DATA)")
@@ -22,6 +23,9 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/compare_peers.py $(if $(SIZE),--size $(SIZE)) $(if $(THREADS),--threads $(THREADS))
 
 gpu-check: $(if $(GPU),.venv-gpu/.installed,$(VENV)/.installed-demo)
 	$(if $(GPU),.venv-gpu/bin,$(BIN))/python benchmarks/gpu_check.py $(if $(DATA),--data "$(DATA)")
@@ -45,6 +49,11 @@ $(VENV)/.installed-demo: $(SOURCES) | $(VENV)/.torch
 $(VENV)/.installed-dev: $(SOURCES) | $(VENV)/.torch
 	@$(MAKE) --no-print-directory .install EXTRA=dev
 	@touch $@ $(VENV)/.installed-demo
+
+# Likewise: the demo's packages and the peers', beside the developer's where those are.
+$(VENV)/.installed-bench: $(SOURCES) | $(VENV)/.torch
+	@test -f $(VENV)/.installed-dev && extra=dev,bench || extra=bench; $(MAKE) --no-print-directory .install EXTRA=$$extra
+	@touch $@ $(VENV)/.installed-demo $$(ls $(VENV)/.installed-dev 2>/dev/null)
 
 # On a GPU's machine: an environment that sees TensorRT and OpenCV as JetPack installs them, with cuda-python of the
 # toolkit's major version, which is the driver's; TensorRT itself from PyPI where the machine has none.

@@ -21,7 +21,12 @@ from typing import Any
 
 from mask2edge.runtime.command_line import command
 
-PACKAGES = ("onnxruntime", "numpy", "opencv-python-headless", "torch", "onnx", "transformers", "tensorrt")
+PACKAGES = ("onnxruntime", "numpy", "opencv-python-headless", "torch", "onnx", "transformers", "openvino", "tensorrt")
+# What decides how fast a CPU multiplies, as Linux calls it on x86-64 and on aarch64.
+INSTRUCTIONS = (
+    "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8",
+    "amx_fp16", "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2",
+)  # fmt: skip
 MODEL_FILE = Path("/proc/device-tree/model")  # a board's own name: "NVIDIA Jetson Orin Nano Developer Kit"
 
 
@@ -56,6 +61,16 @@ def cpu_model() -> str:
         if key.strip().lower() == "model name" and value.strip():
             return value.strip()
     return platform.processor() or platform.machine()
+
+
+def instruction_set() -> list[str]:
+    """Those of INSTRUCTIONS that the CPU has, in their order; none where Linux does not say."""
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):  # x86-64, aarch64
+            found = set(value.split())
+            return [name for name in INSTRUCTIONS if name in found]
+    return []
 
 
 def commit() -> str:

@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-# A thread pool spins for a moment after its work; the next contender should not share the cores with that.
-PAUSE_SECONDS = 0.003
+# A thread pool spins on after its work, ONNX Runtime's for 50 ms and more; the next contender should not share the
+# cores with that. A pause is repeated until the process uses less than a tenth of one core.
+PAUSE_SECONDS = 0.01
+MOST_PAUSES = 100
 
 Run = Callable[[], dict[str, float]]
 
@@ -36,11 +38,20 @@ def interleave(
     done = 0
     while not _enough(done, runs, time.perf_counter() - started, seconds):
         for name in order:
-            time.sleep(PAUSE_SECONDS)
+            wait_for_idle_pools()
             times[name].append(contenders[name]())
         order.reverse()
         done += 1
     return times
+
+
+def wait_for_idle_pools() -> None:
+    """Returns once this process's threads sleep; after a second at the latest."""
+    for _ in range(MOST_PAUSES if PAUSE_SECONDS else 0):
+        before = time.process_time()
+        time.sleep(PAUSE_SECONDS)
+        if time.process_time() - before < 0.1 * PAUSE_SECONDS:
+            return
 
 
 def _enough(done: int, runs: int | None, elapsed: float, seconds: float | None) -> bool:

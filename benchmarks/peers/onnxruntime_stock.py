@@ -10,8 +10,6 @@ for the deformable attention, 10 Einsum for the masks. Making it needs torch and
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mask2edge.benchmarks.own_engine import fresh_engine, run_python, run_script
 from mask2edge.runtime.command_line import InputError, say, sha256_of, whole_folder
 
 NAME = "onnxruntime-stock"
@@ -26,7 +25,6 @@ BACKBONES = ("r50", "r101", "swin-t")
 SEED = 0
 OPSET = 20
 RECIPE = 1  # raised when what is written changes, so that an older cache is not taken for it
-ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path("artifacts/peers")
 _RESNET_DEPTHS = {"r50": (3, 4, 6, 3), "r101": (3, 4, 23, 3)}
 
@@ -42,8 +40,23 @@ class StockPeer:
         return self.folder / "model.onnx"
 
     @property
+    def weights(self) -> Path:
+        """As Hugging Face stores them: config.json and model.safetensors."""
+        return self.folder / "hf"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The same weights, imported."""
+        return self.folder / "ours.safetensors"
+
+    @property
     def engine(self) -> Path:
         return self.folder / "ours.engine"
+
+    @property
+    def int8_engine(self) -> Path:
+        """Where a comparison looks for one; `prepare` makes none, since it takes images to calibrate on."""
+        return self.folder / "ours-int8.engine"
 
 
 class StockSession:
@@ -74,13 +87,9 @@ def prepare(backbone: str, size: tuple[int, int], cache: Path = CACHE) -> StockP
             _in_a_process_of_its_own(backbone, size, folder)
             recipe["sha256"] = sha256_of(folder / "model.onnx")
             (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
-    if not (peer.engine / "spec.json").is_file():
-        checkpoint = peer.folder / "ours.safetensors"
-        _run("train/import_weights.py", str(peer.folder / "hf"), "--out", str(checkpoint))
-        _run(
-            "export/build_engine.py", str(checkpoint), "--fp32", "--backend", "onnxruntime",
-            "--size", f"{size[0]}x{size[1]}", "--out", str(peer.engine),
-        )  # fmt: skip
+    if not peer.checkpoint.is_file():
+        run_script("train/import_weights.py", str(peer.weights), "--out", str(peer.checkpoint))
+    fresh_engine(peer.checkpoint, peer.engine, size)
     return peer
 
 
@@ -145,24 +154,7 @@ def _is_up_to_date(peer: StockPeer, recipe: dict[str, Any]) -> bool:
 
 def _in_a_process_of_its_own(backbone: str, size: tuple[int, int], folder: Path) -> None:
     """torch's threads and memory stay out of the process that measures."""
-    _python("-m", "mask2edge.benchmarks.peers.onnxruntime_stock", backbone, str(size[0]), str(size[1]), str(folder))
-
-
-def _run(script: str, *arguments: str) -> None:
-    path = ROOT / script
-    if path.is_file():
-        _python(str(path), *arguments)
-    else:  # installed as a package, without the checkout's folders
-        _python("-m", "mask2edge." + script.removesuffix(".py").replace("/", "."), *arguments)
-
-
-def _python(*arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ
-    )
-    if done.returncode:
-        lines = done.stdout.strip().splitlines() or ["no output"]
-        raise InputError(f"{NAME}: `python {' '.join(arguments)}` ended with exit code {done.returncode}: {lines[-1]}")
+    run_python("-m", "mask2edge.benchmarks.peers.onnxruntime_stock", backbone, str(size[0]), str(size[1]), str(folder))
 
 
 if __name__ == "__main__":

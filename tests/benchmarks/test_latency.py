@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mask2edge.benchmarks import latency
+from mask2edge.benchmarks import latency, own_engine
 from mask2edge.benchmarks.peers import onnxruntime_stock
 from mask2edge.benchmarks.results_table import append_row
 from mask2edge.runtime.command_line import InputError
@@ -173,13 +173,16 @@ def test_the_peer_is_made_once_and_again_where_it_was_changed(tmp_path, monkeypa
 
     def run(script, *arguments):
         made.append(script)
+        out = Path(arguments[arguments.index("--out") + 1])
         if script == "export/build_engine.py":
-            out = Path(arguments[arguments.index("--out") + 1])
-            out.mkdir()
+            out.mkdir(exist_ok=True)
             (out / "spec.json").write_text("{}")
+        else:
+            out.write_bytes(b"weights")
 
     monkeypatch.setattr(onnxruntime_stock, "_in_a_process_of_its_own", export)
-    monkeypatch.setattr(onnxruntime_stock, "_run", run)
+    monkeypatch.setattr(onnxruntime_stock, "run_script", run)
+    monkeypatch.setattr(own_engine, "run_script", run)
     both = ["export", "train/import_weights.py", "export/build_engine.py"]
     peer = onnxruntime_stock.prepare("r50", (64, 96), tmp_path)
     assert made == both
@@ -189,11 +192,14 @@ def test_the_peer_is_made_once_and_again_where_it_was_changed(tmp_path, monkeypa
     peer.onnx.write_bytes(b"changed")
     onnxruntime_stock.prepare("r50", (64, 96), tmp_path)
     assert made == both * 2  # our engine goes with the export
+    monkeypatch.setattr(own_engine, "exporter_digest", lambda: "of other code")
+    onnxruntime_stock.prepare("r50", (64, 96), tmp_path)
+    assert made == [*both * 2, "export/build_engine.py"]  # an older exporter's engine is not measured
 
 
 def test_a_peer_that_cannot_be_made_says_why_and_leaves_nothing(tmp_path, monkeypatch):
     def fail(backbone, size, folder):
-        onnxruntime_stock._python("-c", "raise SystemExit('transformers is not installed')")
+        own_engine.run_python("-c", "raise SystemExit('transformers is not installed')")
 
     monkeypatch.setattr(onnxruntime_stock, "_in_a_process_of_its_own", fail)
     with pytest.raises(InputError, match="exit code 1: transformers is not installed"):

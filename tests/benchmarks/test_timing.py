@@ -57,3 +57,19 @@ def test_machine_is_described_in_json(capsys):
     assert described["versions"]["numpy"]
     assert machine.main([]) == 0
     assert described["cpu"] in capsys.readouterr().out
+
+
+CPUS = [
+    (
+        "processor\t: 0\nflags\t\t: fpu sse2 avx2 fma avx512f avx512_vnni amx_int8\n",
+        "avx2 fma avx512f avx512_vnni amx_int8",
+    ),
+    ("processor\t: 0\nFeatures\t: fp asimd aes asimddp i8mm\nflags : avx2\n", "asimd asimddp i8mm"),
+    ("Hardware\t: a board that says nothing\n", ""),
+]
+
+
+@pytest.mark.parametrize(("cpuinfo", "expected"), CPUS, ids=["x86-64", "aarch64", "neither"])
+def test_instruction_set_is_what_linux_lists(cpuinfo, expected, monkeypatch):
+    monkeypatch.setattr(machine, "_read", lambda path: cpuinfo)
+    assert machine.instruction_set() == expected.split()
