@@ -59,8 +59,7 @@ def panoptic(
     Raises InputError where the labels do not say what is a thing.
     """
     _check(class_logits, mask_logits, padded, content, spec)
-    if any(label.is_thing is None for label in spec.labels):
-        raise InputError("panoptic: expected labels that say which classes are things, got labels that do not")
+    check_things(spec)
     if object_threshold is None:
         object_threshold = spec.postprocessing.object_threshold
     if overlap_threshold is None:
@@ -252,6 +251,18 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _check(class_logits: np.ndarray, mask_logits: np.ndarray, padded: Size, content: Size, spec: ModelSpec) -> None:
+    check_shapes(class_logits, mask_logits, padded, content, spec)
+    if not (np.isfinite(class_logits).all() and np.isfinite(mask_logits).all()):
+        raise InputError(
+            "post-processing: expected finite logits, got infinities or NaN: the weights are damaged or the precision "
+            "does not suffice; build the engine again with --fp32"
+        )
+
+
+def check_shapes(
+    class_logits: np.ndarray, mask_logits: np.ndarray, padded: Size, content: Size, spec: ModelSpec
+) -> None:
+    """Raises InputError where these are not one image's logits, as the labels count them, and its sizes."""
     if class_logits.ndim != 2 or mask_logits.ndim != 3 or len(class_logits) != len(mask_logits):
         raise InputError(
             "post-processing: expected class_logits [Q, K+1] and mask_logits [Q, h, w] of one image, "
@@ -262,10 +273,11 @@ def _check(class_logits: np.ndarray, mask_logits: np.ndarray, padded: Size, cont
             f"post-processing: expected {spec.num_classes} classes and no object, as the labels say, "
             f"got {class_logits.shape[1]} columns; build the engine again"
         )
-    if not (np.isfinite(class_logits).all() and np.isfinite(mask_logits).all()):
-        raise InputError(
-            "post-processing: expected finite logits, got infinities or NaN: the weights are damaged or the precision "
-            "does not suffice; build the engine again with --fp32"
-        )
     if content[0] > padded[0] or content[1] > padded[1]:
         raise InputError(f"post-processing: expected a content within the padded {padded}, got {content}")
+
+
+def check_things(spec: ModelSpec) -> None:
+    """Raises InputError where the labels do not say what is a thing, as panoptic output needs it."""
+    if any(label.is_thing is None for label in spec.labels):
+        raise InputError("panoptic: expected labels that say which classes are things, got labels that do not")

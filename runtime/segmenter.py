@@ -16,6 +16,7 @@ import numpy as np
 
 from mask2edge.runtime import postprocess
 from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.native_postprocess import NativePostprocess
 from mask2edge.runtime.preprocess import Prepared, check_image, preprocess_batch
 from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.session import ImageSession, Session
@@ -29,9 +30,12 @@ TASKS = ("panoptic", "instance", "semantic")
 class Segmenter:
     """A loaded engine. Calls may follow one another with any image sizes and tasks."""
 
-    def __init__(self, spec: EngineSpec, session: Session) -> None:
+    def __init__(self, spec: EngineSpec, session: Session, threads: int | None = None) -> None:
+        """`threads`: of pre- and post-processing on the CPU, 0 or None as many as the process may use."""
         self.spec = spec
         self.session = session
+        self._threads = threads or 0
+        self._native = NativePostprocess.find(self._threads)  # None: no library was built here
         # One that goes from images to masks by itself, on the device.
         self._on_device = session if isinstance(session, ImageSession) and session.on_device else None
 
@@ -44,8 +48,9 @@ class Segmenter:
         threads: int | None = None,
         contexts: int = 1,
     ) -> Segmenter:
-        """Loads an engine folder. Thresholds None are the spec's. `threads` are ONNX Runtime's, 0 or None its own
-        choice; `contexts` are TensorRT's, how many batches may be under way at a time.
+        """Loads an engine folder. Thresholds None are the spec's. `threads` are ONNX Runtime's and those of pre- and
+        post-processing on the CPU, 0 or None their own choice; `contexts` are TensorRT's, how many batches may be under
+        way at a time.
 
         Raises InputError where the folder is no engine, is newer than this code, was changed since it was built, or
         needs something that this machine lacks.
@@ -66,8 +71,8 @@ class Segmenter:
             rules = dataclasses.replace(spec.model.postprocessing, **given)
             spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, postprocessing=rules))
         if spec.backend == "tensorrt":
-            return cls(spec, TensorRTSession(folder, spec, contexts))
-        return cls(spec, OnnxRuntimeSession(folder, spec, threads))
+            return cls(spec, TensorRTSession(folder, spec, contexts), threads)
+        return cls(spec, OnnxRuntimeSession(folder, spec, threads), threads)
 
     @overload
     def __call__(self, image: np.ndarray, task: str | None = None) -> Segmentation: ...
@@ -115,11 +120,12 @@ class Segmenter:
 
     def prepare(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, list[Prepared]]:
         """The first step alone: pixels [N, 3, H, W] for `session.run`, and what `finish` needs of each image."""
-        return preprocess_batch(images, self.spec.model.preprocessing, self.spec.profile)
+        return preprocess_batch(images, self.spec.model.preprocessing, self.spec.profile, self._threads)
 
     def finish(self, outputs: dict[str, np.ndarray], prepared: Sequence[Prepared], task: str) -> list[Segmentation]:
         """The last step alone: the results of `session.run` as masks, one `Segmentation` for each prepared image."""
-        make = {"semantic": postprocess.semantic, "panoptic": postprocess.panoptic, "instance": postprocess.instance}
+        steps = self._native or postprocess
+        make = {"semantic": steps.semantic, "panoptic": steps.panoptic, "instance": steps.instance}
         results = []
         for index, one in enumerate(prepared):
             logits = outputs["class_logits"][index], outputs["mask_logits"][index]  # [Q, K+1], [Q, H/4, W/4]

@@ -38,6 +38,8 @@ class OnnxRuntimeSession:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3  # errors alone; a warning about a fold or a device is nobody's mistake
+        # Threads that spin on after a run take the cores that post-processing and the next image's preparation need.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads:
             options.intra_op_num_threads = threads
         if spec.ops == "custom":

@@ -1,4 +1,5 @@
-"""The custom operators and the native libraries that run them: one for ONNX Runtime, one for TensorRT.
+"""The custom operators and the native libraries that run them: one for ONNX Runtime, one for TensorRT; and the library
+that does pre- and post-processing on the CPU.
 
     options = onnxruntime.SessionOptions()
     library = onnxruntime_ops_library()
@@ -28,6 +29,8 @@ LIBRARY_NAME = "libmask2edge_onnxruntime.so"
 LIBRARY_VARIABLE = "MASK2EDGE_OPS_LIBRARY"  # a library built elsewhere: a build folder, a cross-compiled one
 PLUGIN_LIBRARY_NAME = "libmask2edge_tensorrt.so"
 PLUGIN_LIBRARY_VARIABLE = "MASK2EDGE_PLUGIN_LIBRARY"
+CPU_LIBRARY_NAME = "libmask2edge_cpu.so"
+CPU_LIBRARY_VARIABLE = "MASK2EDGE_CPU_LIBRARY"
 
 
 def onnxruntime_ops_library() -> Path | None:
@@ -60,6 +63,22 @@ def why_no_plugin_library() -> str:
         "it takes nvcc, TensorRT's headers and an NVIDIA device): on the device run `pip install .` again, with "
         "TENSORRT_INCLUDE_DIR set if the headers cannot be fetched; elsewhere "
         "`pip install -C cmake.define.MASK2EDGE_TENSORRT=ON .` builds it for every GPU and says what it misses",
+    )
+
+
+def cpu_library() -> Path | None:
+    """The library of pre- and post-processing, or None when this installation has none (`why_no_cpu_library`)."""
+    return _library(CPU_LIBRARY_VARIABLE, _installed_cpu_library())
+
+
+def why_no_cpu_library() -> str:
+    """One line for whoever got None: what is missing and what to do about it."""
+    return _why_not(
+        cpu_library(),
+        CPU_LIBRARY_VARIABLE,
+        CPU_LIBRARY_NAME,
+        "it takes a C++ compiler): install g++, then run `pip install .` again; `pip install -v .` says what CMake "
+        "found",
     )
 
 
@@ -134,6 +153,10 @@ def _installed_library() -> Path | None:
 
 def _installed_plugin_library() -> Path | None:
     return _beside_this_module(PLUGIN_LIBRARY_NAME)
+
+
+def _installed_cpu_library() -> Path | None:
+    return _beside_this_module(CPU_LIBRARY_NAME)
 
 
 def _beside_this_module(name: str) -> Path | None:

@@ -6,7 +6,17 @@
 //     const LinePair pair = line_pair(row, axis);  // first * (1 - second_weight) + (first + 1) * second_weight
 #pragma once
 
+#if defined(MASK2EDGE_PLAIN_CPP)  // the library for the CPU, which knows no CUDA
+#include <algorithm>
+#include <cstdint>
+#define __host__
+#define __device__
+namespace mask2edge {
+using std::min;
+}
+#else
 #include "common/cuda.cuh"
+#endif
 
 namespace mask2edge {
 
