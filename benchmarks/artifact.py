@@ -79,7 +79,7 @@ def _onnx_file(path: Path, folder: Path, threads: int | None) -> Segmenter:
         checkpoint_sha256=description.checkpoint_sha256,
     )  # fmt: skip
     (folder / MODEL_FILE).symlink_to(path.resolve())
-    return Segmenter(spec, OnnxRuntimeSession(folder, spec, threads))
+    return Segmenter(spec, OnnxRuntimeSession(folder, spec, threads), threads)
 
 
 def sha256_of_artifact(path: Path) -> str:
@@ -105,7 +105,7 @@ def _checkpoint(path: Path, size: tuple[int, int] | None, keep_ratio: bool, thre
         model=checkpoint.spec, profile=profile, backend="torch", backend_version="", precision="fp32", ops="standard",
         op_library_version=0, checkpoint_sha256=sha256_of(path),
     )  # fmt: skip
-    return Segmenter(spec, TorchSession(model, threads))
+    return Segmenter(spec, TorchSession(model, threads), threads)
 
 
 def keep_ratio_profile(rules: Preprocessing) -> Profile:

@@ -16,10 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mask2edge.benchmarks.demo import sample_photograph
+from mask2edge.benchmarks.own_engine import fresh_engine
 from mask2edge.benchmarks.peers import onnxruntime_stock, openvino_stock, torch_compile, torch_eager
 from mask2edge.benchmarks.peers.network import MissingPeer, Network
 from mask2edge.benchmarks.peers.onnxruntime_stock import StockPeer, relative_error
 from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.spec import EngineSpec
 
 REFERENCE = "onnxruntime-stock"  # whose time is 1
 OURS = "mask2edge-fp32"  # whose logits the others are compared with
@@ -52,12 +55,14 @@ def _open_ours(peer: StockPeer, threads: int | None) -> Network:
 
 
 def _open_int8(peer: StockPeer, threads: int | None) -> Network:
-    if not (peer.int8_engine / "spec.json").is_file():
-        raise MissingPeer(
-            f"{INT8}: no engine {peer.int8_engine}; make it with `python export/build_engine.py "
-            f"{peer.checkpoint} --int8 --calibration DIR --size HxW --out {peer.int8_engine}`"
-        )
-    return open_engine(peer.int8_engine, threads)
+    """Of random weights, so that two photographs are as good a calibration as any: its time is meant, not its masks."""
+    try:
+        photographs = sample_photograph().parent
+    except InputError as error:
+        raise MissingPeer(f"{INT8}: {error}") from error
+    _, height, width = EngineSpec.load(peer.engine).profile.opt
+    flags = ("--int8", "--calibration", str(photographs))
+    return open_engine(fresh_engine(peer.checkpoint, peer.int8_engine, (height, width), flags), threads)
 
 
 def _open_stock(peer: StockPeer, threads: int | None) -> Network:
@@ -80,8 +85,6 @@ CONTENDERS: Mapping[str, Contender] = {
 
 def engine_contender(path: Path) -> Contender:
     """Any engine besides, by the name of its folder. Raises InputError where there is none."""
-    from mask2edge.runtime.spec import EngineSpec
-
     precision = EngineSpec.load(path).precision
     return Contender(path.stem, precision, lambda _, threads: open_engine(path, threads))
 

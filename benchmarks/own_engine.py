@@ -14,6 +14,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from mask2edge.runtime.command_line import InputError, say, sha256_of
@@ -22,14 +23,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("mask2edge.train", "mask2edge.export", "mask2edge.trt_plugins")
 
 
-def fresh_engine(checkpoint: Path, engine: Path, size: tuple[int, int] | None = None) -> Path:
-    """An fp32 engine for ONNX Runtime at `engine`, (H, W) None being the checkpoint's own. Raises InputError."""
+def fresh_engine(
+    checkpoint: Path, engine: Path, size: tuple[int, int] | None = None, precision: Sequence[str] = ("--fp32",)
+) -> Path:
+    """An engine for ONNX Runtime at `engine`, (H, W) None being the checkpoint's own. `precision`: flags of
+    build_engine.py. Raises InputError.
+    """
     mark = engine.with_suffix(".digest")
-    digest = f"{exporter_digest()} {sha256_of(checkpoint)}"
+    digest = f"{exporter_digest()} {sha256_of(checkpoint)} {' '.join(precision)}"
     if not (engine / "spec.json").is_file() or not mark.is_file() or mark.read_text(encoding="utf-8") != digest:
         say(f"building {engine} of {checkpoint}")
         sized = ("--size", f"{size[0]}x{size[1]}") if size else ()
-        arguments = ("--fp32", "--backend", "onnxruntime", *sized, "--out", str(engine))
+        arguments = (*precision, "--backend", "onnxruntime", *sized, "--out", str(engine))
         run_script("export/build_engine.py", str(checkpoint), *arguments)
         mark.write_text(digest, encoding="utf-8")
     return engine

@@ -21,8 +21,8 @@ from onnx import NodeProto, helper, numpy_helper
 from mask2edge.trt_plugins import OP_DOMAIN
 
 Shape = list[int | str]
-# Of 3x3 convolutions. Fewer do not fill the matrix products. More are on small maps, where the transformed filters, four
-# times their size, cost more memory than they gain time.
+# Of 3x3 convolutions. Fewer do not fill the matrix products. More are on small maps, where the transformed filters, of
+# four times their size, cost more memory than they gain time.
 LEAST_CHANNELS, MOST_CHANNELS = 32, 256
 
 

@@ -6,7 +6,7 @@
     results = finish()                                # one Segmentation for each image
 
 An image goes up as it is; a label map and a table of segments come down, in semantic and panoptic tasks. An instance
-result needs all masks, so there the logits come down and postprocess.py does the rest on the host.
+result needs all masks, so there the logits come down and the host does the rest.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from mask2edge.runtime.device_kernels import (
     segmentation,
 )
 from mask2edge.runtime.device_memory import LOOK_CLOSER, Device, DeviceBuffer, DeviceError, Event, TransferBuffer
+from mask2edge.runtime.native_postprocess import NativePostprocess
 from mask2edge.runtime.network_lane import FLOAT, InputShape, NetworkLane
 from mask2edge.runtime.preprocess import check_image, content_size, padded_size
 from mask2edge.runtime.results import Segmentation
@@ -84,6 +85,7 @@ class ImageSteps:
         self._device = device
         self._spec = spec
         self._kernels = kernels
+        self._host = NativePostprocess.find() or postprocess  # of instances, whose masks are made on the host
         self._memory = {id(lane): _LaneMemory() for lane in lanes}
         for own in self._memory.values():
             memory.callback(own.close)
@@ -220,7 +222,7 @@ class ImageSteps:
     def _instances(self, lane: NetworkLane, batch: list[_Image], size: InputShape) -> list[Segmentation]:
         logits = zip(*lane.outputs(size).values(), strict=True)  # of each entry of the batch: [Q, K+1], [Q, h, w]
         return [
-            postprocess.instance(*one, image.sizes.padded, image.sizes.content, image.sizes.image, self._spec.model)
+            self._host.instance(*one, image.sizes.padded, image.sizes.content, image.sizes.image, self._spec.model)
             for image, one in zip(batch, logits, strict=False)
         ]
 

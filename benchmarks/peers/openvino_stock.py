@@ -6,7 +6,6 @@ it. A CPU without bf16 would emulate it, which nobody would choose: there, openv
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -32,9 +31,10 @@ class OpenVinoNetwork:
 
 def open_network(name: str, peer: StockPeer, threads: int | None) -> OpenVinoNetwork:
     """`name` is one of PRECISIONS. Raises MissingPeer without OpenVINO, or for bf16 on a CPU without it."""
-    if importlib.util.find_spec("openvino") is None:
-        raise MissingPeer(f"{name}: openvino is not installed; pip install 'mask2edge[bench]'")
-    import openvino
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingPeer(f"{name}: openvino is not installed ({error}); pip install 'mask2edge[bench]'") from error
 
     core = openvino.Core()
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

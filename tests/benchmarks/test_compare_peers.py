@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -136,8 +137,9 @@ def test_nan_another_shape_and_another_sign_do_not_agree(change):
 
 def test_an_int8_engine_that_is_named_takes_part(toys, color_engine, monkeypatch, capsys):
     monkeypatch.setitem(contenders.CONTENDERS, contenders.INT8, CONTENDERS[contenders.INT8])
+    no_photographs(monkeypatch)
     _, out, err = run(capsys, *SMALL, "--runs", "1", "--json")
-    assert "mask2edge-int8: no engine" in json.loads(out)["left_out"]["mask2edge-int8"]
+    assert "expected scikit-learn's china.jpg" in json.loads(out)["left_out"]["mask2edge-int8"]
     # Its logits are of the colours, not LOGITS: seen to be opened, run and compared.
     arguments = ("--peers", OURS, "--int8-engine", color_engine("eight"))
     code, out, err = run(capsys, *SMALL, "--runs", "1", *arguments)
@@ -180,6 +182,8 @@ def test_argparse_refuses(arguments):
 def hide(monkeypatch, *packages):
     find = torch_eager.importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name in packages else find(name, *rest))
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
 
 
 def no_bf16(monkeypatch):
@@ -198,13 +202,18 @@ def no_compiler(monkeypatch):
     monkeypatch.setattr(torch_compile.shutil, "which", lambda name: None)
 
 
+def no_photographs(monkeypatch):
+    """Nothing to calibrate with."""
+    monkeypatch.setattr("mask2edge.benchmarks.demo.importlib.util.find_spec", lambda name: None)
+
+
 MISSING = [
     ("torch-eager", lambda m: hide(m, "torch"), "torch-eager: torch is not installed; pip install"),
     ("torch-compile", lambda m: hide(m, "transformers"), "torch-compile: transformers is not installed"),
     ("torch-compile", no_compiler, "torch-compile: inductor needs a C.. compiler"),
     ("openvino-fp32", lambda m: hide(m, "openvino"), "openvino-fp32: openvino is not installed"),
     ("openvino-bf16", no_bf16, "openvino-bf16: this CPU has no bf16 arithmetic .OpenVINO lists FP32, INT8."),
-    ("mask2edge-int8", lambda m: None, r"mask2edge-int8: no engine .*ours-int8.engine; make it with"),
+    ("mask2edge-int8", no_photographs, "mask2edge-int8: expected scikit-learn's china.jpg, which is not installed"),
 ]
 
 
@@ -245,9 +254,11 @@ def test_peak_memory_is_that_of_a_process_of_its_own(color_engine, tmp_path):
     del ballast
 
 
-def test_peak_memory_of_a_peer_that_is_missing(tmp_path):
-    with pytest.raises(MissingPeer, match=r"^mask2edge-int8: no engine"):
-        peak_memory.peak_memory_mb("mask2edge-int8", StockPeer(tmp_path), (64, 96), 1)
+def test_peak_memory_of_a_peer_that_is_missing(tmp_path, monkeypatch):
+    (tmp_path / "openvino.py").write_text("raise ImportError('as if it were not installed')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(MissingPeer, match=r"^openvino-fp32: openvino is not installed"):
+        peak_memory.peak_memory_mb("openvino-fp32", StockPeer(tmp_path), (64, 96), 1)
     with pytest.raises(InputError, match="onnxruntime-stock: its process ended with exit code 1"):
         peak_memory.peak_memory_mb("onnxruntime-stock", StockPeer(tmp_path), (64, 96), 1)
 
