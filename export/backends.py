@@ -11,9 +11,13 @@ from mask2edge.runtime.session import first_line
 from mask2edge.trt_plugins import tensorrt_plugin_library, why_no_plugin_library
 
 BACKENDS = ("tensorrt", "onnxruntime")
-PRECISIONS = {"onnxruntime": ("fp32", "fp16"), "tensorrt": ("fp32", "fp16", "bf16")}
+PRECISIONS = {"onnxruntime": ("fp32", "fp16", "int8"), "tensorrt": ("fp32", "fp16", "bf16", "int8")}
 HALF_STORAGE = "half-precision storage, fp32 arithmetic on the CPU"  # what fp16 means on ONNX Runtime
 TYPED = "arithmetic in the graph's types, fp32 where it matters"  # what fp16 and bf16 mean on TensorRT
+INT8 = {  # what int8 means: the rest of the network is in this type
+    "onnxruntime": "convolutions and linear layers over tokens in int8, the rest in fp32",
+    "tensorrt": "convolutions and linear layers over tokens in int8, the rest in fp16, fp32 where it matters",
+}
 
 
 def choose_backend(wished: str) -> tuple[str, str]:
@@ -66,4 +70,6 @@ def describe_precision(precision: str, backend: str) -> str:
     """For people: what the precision of an engine means on its backend."""
     if precision == "fp32":
         return precision
+    if precision == "int8":
+        return f"{precision}: {INT8[backend]}"
     return f"{precision}: {TYPED if backend == 'tensorrt' else HALF_STORAGE}"

@@ -23,12 +23,18 @@ from mask2edge.export.backends import (
     require_precision,
     why_no_plugins,
 )
+from mask2edge.export.calibration_options import (
+    add_calibration_arguments,
+    given_calibration_arguments,
+    images_from_arguments,
+)
 from mask2edge.export.engine_check import one_line_for_disk_errors
 from mask2edge.export.engine_sources import (
     Graph,
     describe_input,
     float_graph_of,
     graph_of,
+    needs_calibration,
     ops_on_tensorrt,
     wished_precision,
 )
@@ -61,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = engine_path(source, arguments, wished_precision(source, arguments))
     if backend == "tensorrt":
         require_plugins(source, arguments)
+    if needs_calibration(source, arguments):
+        images_from_arguments(arguments)  # a missing folder is known before an export that takes a minute
     spec = build(graph_of(source, arguments, backend), out, arguments, backend)
     report(spec, out, time.perf_counter() - started, arguments.json)
     return 0
@@ -77,10 +85,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         ("fp32", "single precision (default)"),
         ("fp16", f"on TensorRT arithmetic, fp32 where it matters; on ONNX Runtime {HALF_STORAGE}"),
         ("bf16", "on TensorRT: as --fp16, with the range of fp32 and a third of the digits"),
-        ("int8", "not in this version"),
+        (
+            "int8",
+            "convolutions and linear layers over tokens in int8, the rest in fp32, on TensorRT in fp16",
+        ),
     ):
         precision.add_argument(f"--{name}", dest="precision", action="store_const", const=name, help=text)
-    parser.add_argument("--calibration", type=Path, metavar="DIR", help="images for --int8")
     parser.add_argument(
         "--backend",
         choices=("auto", "tensorrt", "onnxruntime"),
@@ -101,6 +111,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_size_arguments(parser)
+    add_calibration_arguments(parser)
     add_tensorrt_arguments(parser)
     return parser.parse_args(argv)
 
@@ -109,8 +120,9 @@ def check_flags(arguments: argparse.Namespace, backend: str) -> None:
     """Raises InputError for flags that contradict each other or the backend."""
     if arguments.precision:
         require_precision(arguments.precision, backend)
-    if arguments.calibration:
-        raise InputError("--calibration: expected together with --int8, which this version does not have yet")
+    calibration = given_calibration_arguments(arguments)
+    if calibration and arguments.precision != "int8":
+        raise InputError(f"{calibration[0]}: expected together with --int8, got an engine of another precision")
     given = given_tensorrt_arguments(arguments)
     if given and backend != "tensorrt":
         raise InputError(f"{given[0]}: expected together with --backend tensorrt, got an engine for {backend}")

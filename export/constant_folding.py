@@ -14,16 +14,25 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")  # of weights too: folded, they would be floats again
 
-def fold_constants(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every node reads the pixels, or something that depends on the input's size."""
+# Operators with as many values in their result as in their input.
+REARRANGING = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+
+
+def fold_constants(proto: onnx.ModelProto, growing: bool = True) -> onnx.ModelProto:
+    """A copy in which every node reads the pixels, or something that depends on the input's size.
+
+    Without `growing`, what could make the file larger, such as a product of small factors, stays as it is.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     graph = copy.graph
     known = {tensor.name for tensor in graph.initializer} | {""}
     constant, kept = [], []
     for node in graph.node:
-        if known.issuperset(node.input):
+        possible = node.op_type not in QUANTIZATION and (growing or node.op_type in REARRANGING)
+        if possible and known.issuperset(node.input):
             constant.append(node)
             known.update(node.output)
         else:

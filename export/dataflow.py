@@ -29,6 +29,8 @@ _OUTPUT = {
         TensorProto.BOOL,
     ),
 }
+# Operators whose result has the type of another input than the first: a zero point, a scale.
+_TYPED_BY = {"QuantizeLinear": 2, "DequantizeLinear": 1, "Where": 1}
 
 
 class Dataflow:
@@ -85,7 +87,9 @@ class Dataflow:
             return values[0] if values else TensorProto.FLOAT
         if node.op_type in _OUTPUT:
             return _OUTPUT[node.op_type]
-        return self.types.get(node.input[1 if node.op_type == "Where" else 0], TensorProto.UNDEFINED)
+        if node.op_type in _TYPED_BY:
+            return self.types.get(node.input[_TYPED_BY[node.op_type]], TensorProto.UNDEFINED)
+        return self.types.get(node.input[0], TensorProto.UNDEFINED)
 
     def _find_stages(self) -> dict[str, str]:
         """Tensor -> boundary."""

@@ -40,6 +40,7 @@ class DryRun:
     plugins: str  # what the nodes of ours were checked against
     plan: PrecisionPlan
     memory: MemoryEstimate
+    integer: int = 0  # tensors that are quantised to int8
 
     def lines(self) -> list[str]:
         profile = self.description.profile
@@ -59,6 +60,8 @@ class DryRun:
         ]
         if memory.unknown:
             lines.append(f"not counted  {memory.unknown} tensors, whose sizes do not follow from the graph")
+        if self.precision == "int8":
+            lines.append(f"int8         {self.integer} activations; a build measures their ranges on --calibration")
         if self.description.ops == "standard":
             lines.append("warning      TensorRT 10.13 to 11.1 calculate GridSample wrongly; use --ops custom")
         return [*lines, *self.plan.lines(), *(f"ours         {_label(node)}" for node in self.ours)]
@@ -93,7 +96,14 @@ def dry_run(
     nodes = nodes_of(proto.SerializeToString())
     require_known_ops(nodes)
     _check(proto)
-    typed = typed_graph(proto, precision, overrides)
+    integer = 0
+    if precision == "int8":
+        from mask2edge.export.quantize import TENSORRT, without_calibration
+
+        proto = without_calibration(proto, TENSORRT)  # ranges decide no types and no sizes
+        integer = sum(node.op_type == "QuantizeLinear" for node in proto.graph.node)
+    rest = "fp16" if precision == "int8" else precision
+    typed = typed_graph(proto, rest, overrides)
     conflicts = type_conflicts(typed)
     if conflicts:
         more = f"; {len(conflicts) - 1} more" if len(conflicts) > 1 else ""
@@ -106,7 +116,8 @@ def dry_run(
         opset={entry.domain: entry.version for entry in proto.opset_import}.get("", 1),
         ours=ours,
         plugins=_checked_plugins() if ours else "none needed",
-        plan=precision_plan(proto, precision, overrides),
+        plan=precision_plan(proto, rest, overrides),
+        integer=integer,
         memory=estimate_memory(typed, description.profile),
     )
 

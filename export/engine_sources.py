@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mask2edge.export.calibration_options import METHODS, images_from_arguments
 from mask2edge.export.input_sizes import given_size_arguments, profile_from_arguments
 from mask2edge.export.onnx_metadata import Description, read_description
 from mask2edge.export.tensorrt_options import overrides_from_arguments
@@ -137,6 +138,10 @@ def _converted(
 ) -> Graph:
     from mask2edge.export.half_storage import metadata_of, store_full, store_half_verified
 
+    if metadata_of(proto).get("mask2edge.precision") == "int8":
+        raise InputError(f"--{precision}: {where} is int8 already; start from the file that export/to_onnx.py wrote")
+    if precision == "int8":
+        return _quantized(proto, arguments, backend, where)
     if backend == "tensorrt":
         from mask2edge.export.precision import typed_graph
 
@@ -149,6 +154,29 @@ def _converted(
     elif stored != precision:
         say(ROUNDED.format(where))
         proto = store_full(proto)
+    return Graph(proto, Description.from_metadata(metadata_of(proto), where))
+
+
+def needs_calibration(source: Path, arguments: argparse.Namespace) -> bool:
+    """Whether int8 is asked for, and is not in the file yet. Raises InputError for a file that is none of ours."""
+    return arguments.precision == "int8" and (source.suffix != ".onnx" or read_description(source).precision != "int8")
+
+
+def _quantized(proto: onnx.ModelProto, arguments: argparse.Namespace, backend: str, where: str) -> Graph:
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise InputError("--int8: calibration runs the network on ONNX Runtime; pip install onnxruntime")
+    from mask2edge.export.half_storage import metadata_of
+    from mask2edge.export.precision import typed_graph
+    from mask2edge.export.quantize import ONNXRUNTIME, TENSORRT, calibrated, quantized
+
+    images = images_from_arguments(arguments)
+    method = arguments.calibration_method or METHODS[0]
+    say(f"calibrating on {len(images)} images of {arguments.calibration}, {method}")
+    calibration = calibrated(proto, images, method)
+    if backend == "tensorrt":
+        proto = typed_graph(quantized(calibration, TENSORRT), "fp16", overrides_from_arguments(arguments))
+    else:
+        proto = quantized(calibration, ONNXRUNTIME)
     return Graph(proto, Description.from_metadata(metadata_of(proto), where))
 
 

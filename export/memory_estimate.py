@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from mask2edge.export.constant_folding import QUANTIZATION
 from mask2edge.export.dataflow import Dataflow
 from mask2edge.export.graph_shapes import Shape, tensor_shapes
 from mask2edge.runtime.spec import Profile
@@ -88,7 +89,7 @@ def _constants(flow: Dataflow, fixed: bool) -> set[str]:
     found = set(flow.initializers)
     for node in flow.nodes:
         if (node.op_type == "Shape" and fixed) or (
-            node.op_type != "Shape" and all(name in found for name in node.input if name)
+            node.op_type not in ("Shape", *QUANTIZATION) and all(name in found for name in node.input if name)
         ):
             found.update(node.output)
     return found

@@ -34,6 +34,7 @@ __all__ = ["Choice", "PlanRow", "PrecisionPlan", "emulated", "precision_plan", "
 
 ARITHMETIC = "mask2edge.arithmetic"  # metadata: "typed" tells a typed graph from one that stores its weights in half
 PRECISION = "mask2edge.precision"
+INT8_FOR_TENSORRT = "int8 for tensorrt"  # quantize.py wrote Q/DQ into it, and its other types are still to be chosen
 SIZES_ALONE = "sizes"
 OUT_OF_RANGE = "range"
 OVERRIDE = "override"
@@ -90,10 +91,10 @@ def typed_graph(proto: onnx.ModelProto, precision: str, overrides: Mapping[str, 
         return full
     flow = Dataflow(full)
     write_types(full, flow, {key: choice.precision for key, choice in _choices(flow, precision, overrides).items()})
-    for entry in full.metadata_props:
-        if entry.key == PRECISION:
-            entry.value = precision
-    full.metadata_props.add(key=ARITHMETIC, value="typed")
+    entries = metadata_of(full)
+    if ARITHMETIC not in entries:  # else it is int8, and `precision` that of the rest
+        entries[PRECISION] = precision
+    onnx.helper.set_model_props(full, entries | {ARITHMETIC: "typed"})
     return full
 
 
@@ -126,13 +127,13 @@ def _choices(flow: Dataflow, precision: str, overrides: Mapping[str, str] | None
         if not any(map(flow.is_float, node.output)) and not any(_typed_reads(flow, node)):
             continue
         wished = overridden.get(key, precision)
-        if not flow.sees_pixels(node):
+        if not flow.sees_pixels(node) and node.op_type != "DequantizeLinear":  # which a weight has too
             choices[key] = Choice("fp32", SIZES_ALONE)
         elif key in overridden:
             choices[key] = Choice(wished, islands.get(key, OVERRIDE))
         elif key in islands:
             choices[key] = Choice("fp32", islands[key])
-        elif node.op_type in MOVES:
+        elif node.op_type in MOVES or node.op_type == "QuantizeLinear":  # int8 is made of the values as they are
             choices[key] = Choice(_moved_type(flow, node, choices))
         else:
             choices[key] = Choice(precision)
@@ -211,7 +212,7 @@ def _full_precision(proto: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     """A copy whose weights are float32, as they were or as half storage rounded them."""
     _require_precision(precision, "precision")
     entries = metadata_of(proto)
-    if ARITHMETIC in entries:
+    if entries.get(ARITHMETIC, INT8_FOR_TENSORRT) != INT8_FOR_TENSORRT:
         raise InputError(
             f"expected a graph of float32 arithmetic, got one that is typed {entries.get(PRECISION)} already; "
             "start from the file that export/to_onnx.py wrote"

@@ -23,6 +23,8 @@ PLUGIN_INPUTS = {
     "MultiscaleDeformableAttention": ("T", "O", "O", FLOAT, INT32),
     "MaskedAttention": ("T", "T", "T", FLOAT),
 }
+# Opset 18 has scales in float32 alone; TensorRT takes them in the type of the floats that they belong to.
+QUANTIZATION_INPUTS = {"QuantizeLinear": ("T", "T", "Z"), "DequantizeLinear": ("Z", "T", "Z")}
 FIXED = {FLOAT: TensorProto.FLOAT, INT32: TensorProto.INT32, "tensor(int64)": TensorProto.INT64}
 
 
@@ -56,6 +58,8 @@ def _conflicts(flow: Dataflow, node: NodeProto, opset: int) -> Iterable[str]:
 
 def _formal_types(node: NodeProto, opset: int) -> tuple[str, ...] | None:
     """Of each input, the type or the letter that stands for one; None for an operator that is not ONNX's."""
+    if node.op_type in QUANTIZATION_INPUTS:
+        return QUANTIZATION_INPUTS[node.op_type]
     try:
         schema = defs.get_schema(node.op_type, opset)
     except defs.SchemaError:

@@ -117,7 +117,7 @@ def test_standard_ops_are_warned_of(capsys):
     [
         (["nowhere.onnx"], "no such file"),
         (["toy.onnx", "--backend", "onnxruntime"], "--dry-run: expected --backend tensorrt"),
-        (["toy.onnx", "--int8"], "--int8: not available in this version on tensorrt"),
+        (["toy.onnx", "--fp16", "--calibration", "."], "--calibration: expected together with --int8"),
         (["toy.onnx", "--size", "64x64"], "whose input is 1x64x96"),
         (["toy.onnx", "--ops", "standard"], "has custom ops"),
         (["toy.onnx", "--out", "x"], "ending in .engine"),

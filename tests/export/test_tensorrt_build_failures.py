@@ -225,7 +225,7 @@ def test_bfloat16_wants_its_hardware(gpu, capsys):
         (["--precision-override", "backbone=int8"], "expected fp32, fp16 or bf16, got 'int8'"),
         (["--fp16", "--precision-override", "nowhere=fp32"], "override nowhere: expected the name of a node"),
         (["--size", "64x64"], "whose input is 1x64x96"),
-        (["--int8"], "--int8: not available in this version on tensorrt; expected one of --fp32, --fp16, --bf16"),
+        (["--int8"], "--int8: expected --calibration DIR, got none"),
         (["--out", "x"], "ending in .engine"),
     ],
 )
