@@ -58,7 +58,9 @@ class FusionSizes:
         return 1 + (self.classes if task == "semantic" else self.queries)
 
 
-class _Sizes(ctypes.Structure):
+class Sizes(ctypes.Structure):
+    """FusionSizes of trt_plugins/segment_fusion/shape.h."""
+
     _fields_ = [
         (name, ctypes.c_int32)
         for name in (
@@ -75,7 +77,9 @@ class _Tensors(ctypes.Structure):
     ]
 
 
-class _Shape(ctypes.Structure):
+class Shape(ctypes.Structure):
+    """PreprocessShape of trt_plugins/preprocess/shape.h."""
+
     _fields_ = [
         (name, ctypes.c_int32)
         for name in (
@@ -107,11 +111,11 @@ def expected_layout() -> list[int]:
     """sizeof and offsets of the structures as declared here, in the order of mask2edge_device_layout."""
     rows = [offset for _, offset, *_ in (SEGMENT_DTYPE.fields or {}).values()]
     return [
-        *_layout(_Sizes),
+        *_layout(Sizes),
         *_layout(_Tensors),
         SEGMENT_DTYPE.itemsize,
         *rows,
-        *_layout(_Shape),
+        *_layout(Shape),
         *_layout(_Normalisation),
     ]
 
@@ -151,7 +155,7 @@ class DeviceKernels:
 
         `content` and `padded` come from `preprocess.content_size` and `padded_size`. Raises InputError.
         """
-        shape = _Shape(*image_size, *content, *padded)
+        shape = Shape(*image_size, *content, *padded)
         normalisation = _Normalisation((ctypes.c_double * 3)(*rules.mean), (ctypes.c_double * 3)(*rules.std))
         self._refuse(self._library.mask2edge_preprocess_problem, ctypes.byref(shape), ctypes.byref(normalisation))
         self._check(
@@ -202,8 +206,8 @@ class DeviceKernels:
             ),
         )
 
-    def _sizes(self, sizes: FusionSizes) -> _Sizes:
-        c_sizes = _Sizes(sizes.queries, sizes.classes, *sizes.mask, *sizes.padded, *sizes.content, *sizes.image)
+    def _sizes(self, sizes: FusionSizes) -> Sizes:
+        c_sizes = Sizes(sizes.queries, sizes.classes, *sizes.mask, *sizes.padded, *sizes.content, *sizes.image)
         self._refuse(self._library.mask2edge_fusion_problem, ctypes.byref(c_sizes))
         return c_sizes
 

@@ -14,39 +14,16 @@ import os
 from pathlib import Path
 
 from mask2edge.runtime.command_line import InputError
-from mask2edge.runtime.device_kernels import SEGMENT_DTYPE
+from mask2edge.runtime.device_kernels import SEGMENT_DTYPE, Shape, Sizes
 from mask2edge.trt_plugins import CPU_LIBRARY_VARIABLE, cpu_library
 
 CPU_INTERFACE = 1  # kCpuInterface of trt_plugins/segment_fusion/cpu_c_api.h
-
-
-class Sizes(ctypes.Structure):
-    """FusionSizes of trt_plugins/segment_fusion/shape.h."""
-
-    _fields_ = [
-        (name, ctypes.c_int32)
-        for name in (
-            "queries", "classes", "mask_height", "mask_width", "padded_height", "padded_width",
-            "content_height", "content_width", "image_height", "image_width",
-        )
-    ]  # fmt: skip
 
 
 class Tensors(ctypes.Structure):
     """CpuTensors of trt_plugins/segment_fusion/cpu.h."""
 
     _fields_ = [(name, ctypes.c_void_p) for name in ("class_logits", "mask_logits", "is_thing", "label_map", "table")]
-
-
-class Shape(ctypes.Structure):
-    """PreprocessShape of trt_plugins/preprocess/shape.h."""
-
-    _fields_ = [
-        (name, ctypes.c_int32)
-        for name in (
-            "image_height", "image_width", "content_height", "content_width", "padded_height", "padded_width",
-        )
-    ]  # fmt: skip
 
 
 _POINTER, _INT32, _INT64, _DOUBLE = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double
