@@ -34,7 +34,9 @@ def load_library(path: Path) -> ctypes.CDLL:
             function = getattr(library, name)
             function.restype, function.argtypes = result, list(arguments)
     except (OSError, AttributeError) as error:
-        raise InputError(f"{path}: expected mask2edge's training library, got {error}; install mask2edge again") from error
+        raise InputError(
+            f"{path}: expected mask2edge's training library, got {error}; install mask2edge again"
+        ) from error
     interface = library.mask2edge_training_interface()
     if interface != TRAINING_INTERFACE:
         raise InputError(

@@ -46,7 +46,7 @@ def native_deformable_attention(
     num_points: int,
     instruction_set: int = -1,
 ) -> Tensor:
-    """As `multiscale_deformable_attention`, for tensors of which `applies` is true. Raises ValueError for others' sizes.
+    """As `multiscale_deformable_attention`, where `applies` is true. Raises ValueError for sizes that do not fit.
 
     instruction_set: a place among those of the library, or -1 for the best.
     """
