@@ -151,6 +151,8 @@ class Step:
             num_points=loss.num_points,
             oversample_ratio=loss.oversample_ratio,
             importance_sample_ratio=loss.importance_sample_ratio,
+            matching_on=loss.matching_on,
+            loss_on=loss.loss_on,
             generator=self.generator,
         ).to(device)
         mean, std = spec.preprocessing.mean, spec.preprocessing.std
