@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="of the loss alone (default 1024 1024)")  # fmt: skip
     parser.add_argument("--targets", type=positive_number, default=30, help="of the loss alone (default 30)")
     parser.add_argument("--points", type=positive_number, default=12544, help="of the loss alone (default 12544)")
-    parser.add_argument("--save", action="store_true", help=f"append the row to {RESULTS.relative_to(ROOT)}")
+    parser.add_argument("--save", action="store_true", help=f"append the row to benchmarks/results/{RESULTS.name}")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)  # in the fresh process
     arguments = parser.parse_args(argv)

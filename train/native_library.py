@@ -2,7 +2,9 @@
 
     library = find()                                 # None where this installation has none
 
-`model/native_sampling` calls its functions (trt_plugins/training/c_api.h), with host addresses.
+    call("mask2edge_depthwise_gradient", [sizes], [features, weight, …])
+
+Its functions are those of trt_plugins/training/c_api.h; they take host addresses.
 """
 
 from __future__ import annotations
@@ -10,12 +12,17 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.trt_plugins import TRAINING_LIBRARY_VARIABLE, training_library
 
 TRAINING_INTERFACE = 1  # kTrainingInterface of trt_plugins/training/c_api.h
+ERROR_LENGTH = 512  # bytes of the line that says what is wrong
 
 _POINTER, _INT32, _TEXT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_char_p
 _FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {  # name -> result, arguments
@@ -23,6 +30,8 @@ _FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {  # name -> result, 
     "mask2edge_training_instruction_sets": (_TEXT, ()),
     "mask2edge_deformable_attention": (_INT32, (*[_POINTER] * 7, _INT32, _INT32, _TEXT, _INT32)),
     "mask2edge_deformable_attention_gradient": (_INT32, (*[_POINTER] * 10, _INT32, _INT32, _TEXT, _INT32)),
+    "mask2edge_sample_masks": (_INT32, (*[_POINTER] * 5, _INT32, _INT32, _TEXT, _INT32)),
+    "mask2edge_depthwise_gradient": (_INT32, (*[_POINTER] * 6, _INT32, _INT32, _TEXT, _INT32)),
 }
 
 
@@ -58,3 +67,21 @@ def find() -> ctypes.CDLL | None:
 def _find(named: str | None) -> ctypes.CDLL | None:
     library = training_library()
     return None if library is None else load_library(library)
+
+
+def call(
+    function: str,
+    structures: Sequence[ctypes.Structure | ctypes.Array],
+    tensors: Sequence[Tensor],
+    instruction_set: int = -1,
+) -> None:
+    """Runs a function of the library on as many threads as PyTorch's own operators.
+
+    tensors: contiguous in the order that the function expects. instruction_set: a place among those of the library, or
+    -1 for the best. Raises ValueError with what the function says.
+    """
+    text = ctypes.create_string_buffer(ERROR_LENGTH)
+    addresses = [*map(ctypes.addressof, structures), *(tensor.data_ptr() for tensor in tensors)]
+    failed = getattr(find(), function)(*addresses, torch.get_num_threads(), instruction_set, text, ERROR_LENGTH)
+    if failed:
+        raise ValueError(text.value.decode())

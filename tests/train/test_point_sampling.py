@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mask2edge.runtime.command_line import InputError
+from mask2edge.train.loss import native_masks
 from mask2edge.train.loss.point_sampling import (
     check_point_settings,
     sample_masks,
@@ -19,6 +20,7 @@ from mask2edge.train.loss.point_sampling import (
     uncertain_points,
     uniform_points,
 )
+from mask2edge.trt_plugins import TRAINING_LIBRARY_VARIABLE, training_library, why_no_training_library
 
 CPU = torch.device("cpu")
 
@@ -89,16 +91,33 @@ def test_no_maps_give_no_points():
     points=st.lists(st.tuples(st.floats(0, 1, width=32), st.floats(0, 1, width=32)), min_size=1, max_size=6),
     kind=st.sampled_from([torch.bool, torch.uint8, torch.float32, torch.float64]),
     shared=st.booleans(),
+    native=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_sample_masks_reads_the_chosen_masks_of_any_type(height, width, points, kind, shared, seed):
+def test_sample_masks_reads_the_chosen_masks_of_any_type(height, width, points, kind, shared, native, seed):
     masks = (torch.rand(4, height, width, generator=seeded(seed)) > 0.5).to(kind)
     which = torch.tensor([2, 0, 2])
     coordinates = torch.tensor([points] if shared else [points, points[::-1], points])  # [1 or 3, P, 2]
-    got = sample_masks(masks, which, coordinates)
+    with pytest.MonkeyPatch.context() as patch:
+        if not native:  # as where there is no compiler
+            patch.setenv(TRAINING_LIBRARY_VARIABLE, "/nowhere")
+        got = sample_masks(masks, which, coordinates)
     assert got.dtype == torch.float32
     expected = sample_points(masks[which][:, None].float(), coordinates.expand(3, -1, -1)).squeeze(1)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(training_library() is None, reason=why_no_training_library())
+def test_native_reads_of_masks_that_are_not_there_and_of_places_outside():
+    masks = torch.ones(2, 8, 8, dtype=torch.bool)
+    with pytest.raises(ValueError, match="expected masks 0 to 1, got 2"):
+        native_masks.sample_masks(masks, torch.tensor([0, 2]), torch.rand(2, 3, 2))
+    with pytest.raises(ValueError, match=r"expected coordinates of 1 or 3 masks, got \[2, 3, 2\]"):
+        native_masks.sample_masks(masks, torch.tensor([0, 1, 1]), torch.rand(2, 3, 2))
+    places = torch.tensor([[[float("nan"), 0.5], [1e30, 0.5], [0.5, -1e30], [0.5, 0.5]]])
+    assert native_masks.sample_masks(masks, torch.tensor([1]), places).tolist() == [[0, 0, 0, 1]]
+    assert native_masks.applies(masks, torch.tensor([0]), places)
+    assert not native_masks.applies(masks.float(), torch.tensor([0]), places)
 
 
 def test_each_generator_draws_for_its_own_masks():

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mask2edge.runtime.command_line import InputError
+from mask2edge.train.loss import native_masks
 
 
 def sample_points(maps: Tensor, coordinates: Tensor) -> Tensor:
@@ -37,6 +38,8 @@ def sample_masks(masks: Tensor, which: Tensor, coordinates: Tensor) -> Tensor:
     [1, P, 2], the same for all. Returns float32 [M, P]. Targets need no gradient, and as floating-point maps they would
     take more memory than all else of the loss.
     """
+    if native_masks.applies(masks, which, coordinates):
+        return native_masks.sample_masks(masks, which, coordinates)
     height, width = masks.shape[1:]
     x, y = (coordinates * coordinates.new_tensor([width, height]) - 0.5).unbind(-1)  # [M or 1, P] each, in pixels
     left, top = x.floor(), y.floor()

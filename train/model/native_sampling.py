@@ -16,9 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mask2edge.train.native_library import find
-
-ERROR_LENGTH = 512  # bytes of the line that says what is wrong
+from mask2edge.train.native_library import call, find
 
 
 def applies(value: Tensor, offsets: Tensor, logits: Tensor, reference_points: Tensor) -> bool:
@@ -92,7 +90,7 @@ class _Sampling(torch.autograd.Function):
         ctx.shapes = (ctypes.c_int32 * (2 * levels))(*(length for shape in spatial_shapes for length in shape))
         ctx.instruction_set = instruction_set
         output = torch.empty(batch, queries, value.shape[2])  # [N, Lq, C]
-        _call("mask2edge_deformable_attention", ctx, *tensors, output)
+        call("mask2edge_deformable_attention", [ctx.sizes, ctx.shapes], [*tensors, output], instruction_set)
         ctx.save_for_backward(*tensors)
         return output
 
@@ -101,22 +99,10 @@ class _Sampling(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
         gradients = [torch.empty_like(tensor) for tensor in tensors[:3]]
-        _call("mask2edge_deformable_attention_gradient", ctx, *tensors, grad_output.contiguous(), *gradients)
+        call(
+            "mask2edge_deformable_attention_gradient",
+            [ctx.sizes, ctx.shapes],
+            [*tensors, grad_output.contiguous(), *gradients],
+            ctx.instruction_set,
+        )
         return (*gradients, None, None, None, None, None)
-
-
-def _call(function: str, ctx: Any, *tensors: Tensor) -> None:
-    """Runs it on as many threads as PyTorch's own operators."""
-    text = ctypes.create_string_buffer(ERROR_LENGTH)
-    addresses = [tensor.data_ptr() for tensor in tensors]
-    failed = getattr(find(), function)(
-        ctypes.addressof(ctx.sizes),
-        ctypes.addressof(ctx.shapes),
-        *addresses,
-        torch.get_num_threads(),
-        ctx.instruction_set,
-        text,
-        ERROR_LENGTH,
-    )
-    if failed:
-        raise ValueError(text.value.decode())

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "common/threads.h"
+#include "depthwise_convolution/gradient.h"
 #include "multiscale_deformable_attention/cpu.h"
 #include "multiscale_deformable_attention/cpu_gradient.h"
 
@@ -87,4 +88,22 @@ int32_t mask2edge_deformable_attention_gradient(const DeformableAttentionSizes* 
             {value, offsets, logits, reference_points, grad_output, grad_value, grad_offsets, grad_logits}, shape,
             on_threads(threads), set_of(set));
     });
+}
+
+int32_t mask2edge_depthwise_gradient(const DepthwiseShape* sizes, const float* input, const float* weights,
+                                     const float* grad_output, float* grad_input, float* grad_weights, int32_t threads,
+                                     int32_t set, char* text, int32_t capacity) {
+    return guarded(text, capacity, [&] {
+        const std::string problem = depthwise_problem(*sizes);
+        if (!problem.empty()) throw std::invalid_argument(problem);
+        depthwise_gradient(input, weights, grad_output, grad_input, grad_weights, *sizes, on_threads(threads),
+                           set_of(set));
+    });
+}
+
+int32_t mask2edge_sample_masks(const MaskSamplingSizes* sizes, const uint8_t* masks, const int64_t* which,
+                               const float* coordinates, float* output, int32_t threads, int32_t, char* text,
+                               int32_t capacity) {
+    return guarded(text, capacity,
+                   [&] { sample_masks(masks, which, coordinates, output, *sizes, on_threads(threads)); });
 }

@@ -1,4 +1,4 @@
-// The C functions that train/model/native_sampling.py calls through ctypes, with host addresses of contiguous fp32.
+// The C functions that train/ calls through ctypes, with host addresses of contiguous fp32.
 //
 //     if (mask2edge_deformable_attention(&sizes, levels, value, …, output, threads, -1, text, sizeof text))
 //     refuse(text);
@@ -7,6 +7,9 @@
 #pragma once
 
 #include <cstdint>
+
+#include "depthwise_convolution/gradient_tile.h"
+#include "point_sampling/cpu.h"
 
 #define MASK2EDGE_C_FUNCTION extern "C" __attribute__((visibility("default")))
 
@@ -33,3 +36,14 @@ MASK2EDGE_C_FUNCTION int32_t mask2edge_deformable_attention_gradient(
     const DeformableAttentionSizes* sizes, const int32_t* spatial_shapes, const float* value, const float* offsets,
     const float* logits, const float* reference_points, const float* grad_output, float* grad_value,
     float* grad_offsets, float* grad_logits, int32_t threads, int32_t set, char* text, int32_t capacity);
+
+// trt_plugins/depthwise_convolution/README.md. sizes: DepthwiseShape of gradient_tile.h.
+MASK2EDGE_C_FUNCTION int32_t mask2edge_depthwise_gradient(const mask2edge::DepthwiseShape* sizes, const float* input,
+                                                          const float* weights, const float* grad_output,
+                                                          float* grad_input, float* grad_weights, int32_t threads,
+                                                          int32_t set, char* text, int32_t capacity);
+
+// trt_plugins/point_sampling/README.md. `set` is not used: there is one way to read a byte.
+MASK2EDGE_C_FUNCTION int32_t mask2edge_sample_masks(const mask2edge::MaskSamplingSizes* sizes, const uint8_t* masks,
+                                                    const int64_t* which, const float* coordinates, float* output,
+                                                    int32_t threads, int32_t set, char* text, int32_t capacity);

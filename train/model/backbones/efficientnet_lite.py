@@ -12,6 +12,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2edge.train.model.backbones.depthwise_convolution import depthwise_convolution
 from mask2edge.train.model.backbones.frozen_batch_norm import FrozenBatchNorm2d
 
 # (width, depth) factors
@@ -49,7 +50,8 @@ class SamePaddedConv(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         if self.padding[0] != self.padding[1]:
             features = F.pad(features, self.padding)
-        return self.norm(self.conv(features))
+        convolved = depthwise_convolution(features, self.conv) if self.conv.groups > 1 else self.conv(features)
+        return self.norm(convolved)
 
 
 class InvertedResidual(nn.Module):
