@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mask2edge.runtime.spec import SIZE_DIVISOR, ModelSpec, Preprocessing
-from mask2edge.train.data.semantic_folder import SemanticFolder
+from mask2edge.train.data.annotation import Dataset, semantic_map
 from mask2edge.train.data.transforms import normalise
 
 
@@ -44,7 +44,7 @@ class SemanticScores:
 
 
 def validate(
-    model: nn.Module, data: SemanticFolder, spec: ModelSpec, stop: Callable[[], bool] = lambda: False
+    model: nn.Module, data: Dataset, spec: ModelSpec, stop: Callable[[], bool] = lambda: False
 ) -> SemanticScores | None:
     """Scores over all images, one at a time, ignored pixels left out; None where `stop()` became true in between."""
     classes = spec.num_classes
@@ -52,10 +52,11 @@ def validate(
     for index in range(len(data)):
         if stop():
             return None
-        image, truth = data[index]
+        image, annotation = data[index]
+        truth = semantic_map(annotation, ignore=-1)  # [H, W]
         predicted = segment_semantic(model, image, spec)  # [H, W]
-        counted = truth != data.ignore
-        pairs = truth[counted].astype(np.int64) * classes + predicted[counted]
+        counted = truth >= 0
+        pairs = truth[counted] * classes + predicted[counted]
         confusion += np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
     return SemanticScores(confusion)
 
