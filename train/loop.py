@@ -29,7 +29,7 @@ from mask2edge.train.checkpoint import save_checkpoint
 from mask2edge.train.config import Config
 from mask2edge.train.data.annotation import Dataset
 from mask2edge.train.data.batches import LOSS, derived_seed, training_batches
-from mask2edge.train.data.transforms import Augmentation
+from mask2edge.train.data.transforms import build_augmentation
 from mask2edge.train.loss.criterion import SetCriterion
 from mask2edge.train.optimizer import build_optimizer, set_learning_rate
 from mask2edge.train.training_state import Progress, load_training_state, save_training_state
@@ -154,20 +154,7 @@ class Step:
             generator=self.generator,
         ).to(device)
         mean, std = spec.preprocessing.mean, spec.preprocessing.std
-        augment = Augmentation(
-            data.crop,
-            data.scale,
-            data.flip,
-            data.color_jitter,
-            data.max_category_area,
-            fill=mean,
-            scale_to=data.scale_to,
-            edges=(data.shortest_edge, data.longest_edge),
-            avoid_empty=data.avoid_empty,
-            vertical_flip=data.vertical_flip,
-            rotate=data.rotate,
-            things=frozenset(label.id for label in spec.labels if label.is_thing),
-        )
+        augment = build_augmentation(data, spec.labels, fill=mean)
         self.batches = iter(
             training_batches(
                 training,

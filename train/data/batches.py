@@ -22,7 +22,7 @@ from mask2edge.runtime.command_line import InputError, say
 from mask2edge.train.data.annotation import Annotation, Dataset
 from mask2edge.train.data.transforms import Augmentation, normalise, targets
 
-ORDER, AUGMENTATION, LOSS = range(3)  # independent random streams of one seed
+ORDER, AUGMENTATION, LOSS, DROP_PATH = range(4)  # independent random streams of one seed
 
 
 def derived_seed(seed: int, stream: int, number: int) -> int:
@@ -129,17 +129,22 @@ def training_batches(
     return _batches(TrainingSamples(data, augment, mean, std, seed), batch_size, steps, workers, rank, world_size)
 
 
+def sample_numbers(step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> range:
+    """The samples of one process in a step: samples [step * batch_size, (step + 1) * batch_size) in equal parts."""
+    part = batch_size // world_size
+    start = step * batch_size + rank * part
+    return range(start, start + part)
+
+
 def _batches(
     samples: TrainingSamples, batch_size: int, steps: range, workers: int, rank: int, world_size: int
 ) -> Iterator[Batch]:
-    part = batch_size // world_size
-    numbers = [range(step * batch_size + rank * part, step * batch_size + (rank + 1) * part) for step in steps]
     loader = DataLoader(
         samples,
-        batch_sampler=numbers,
+        batch_sampler=[sample_numbers(step, batch_size, rank, world_size) for step in steps],
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_ignore_signals,
     )
     said: set[str] = set()
     for batch in loader:
@@ -163,6 +168,7 @@ def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
     )
 
 
-def _ignore_interrupts(worker: int) -> None:
-    # Ctrl-C goes to the whole process group; the main process alone decides when a step is over
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ignore_signals(worker: int) -> None:
+    # a terminal's Ctrl-C and torchrun's SIGTERM go to the whole group; the main process decides when a step is over
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
