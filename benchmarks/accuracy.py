@@ -24,6 +24,7 @@ from mask2edge.benchmarks.progress import progress
 from mask2edge.benchmarks.semantic_metrics import ConfusionMatrix
 from mask2edge.runtime.command_line import InputError, command, parse_size, positive_number, say
 from mask2edge.runtime.spec import Label
+from mask2edge.train.data.annotation import semantic_map
 from mask2edge.train.data.semantic_folder import SemanticFolder, default_split, splits
 
 TASKS = ("semantic", "instance", "panoptic")
@@ -39,9 +40,9 @@ def evaluate_semantic(
     matrix = ConfusionMatrix(len(labels))
     count = len(data) if limit is None else min(limit, len(data))
     for index in progress(range(count), "images"):
-        image, truth = data[index]  # RGB [H, W, 3], [H, W]
+        image, annotation = data[index]  # RGB [H, W, 3]
         prediction = segment(np.ascontiguousarray(image[:, :, ::-1]))  # [H, W]
-        matrix.add(truth, prediction, data.ignore)
+        matrix.add(semantic_map(annotation, data.ignore), prediction, data.ignore)
     return {
         "metrics": matrix.metrics(),
         "per_class": matrix.per_class([label.name for label in labels]),
