@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -50,15 +49,15 @@ class SemanticScores:
         return self.mean_iou
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """mIoU, pixel accuracy, and the IoU of each class, None for one that is neither there nor predicted."""
+    def metrics(self) -> dict[str, float]:
+        return {"mIoU": self.mean_iou, "pixel_accuracy": self.pixel_accuracy}
+
+    @property
+    def per_class(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        """task -> class -> IoU, None for one that is neither there nor predicted."""
         iou = [None if math.isnan(value) else float(value) for value in self.iou]
         names = self.class_names or [str(index) for index in range(len(iou))]
-        return {
-            "mIoU": self.mean_iou,
-            "pixel_accuracy": self.pixel_accuracy,
-            "iou": dict(zip(names, iou, strict=True)),
-        }
+        return {"semantic": {name: {"IoU": value} for name, value in zip(names, iou, strict=True)}}
 
     @property
     def pixel_accuracy(self) -> float:
