@@ -41,7 +41,7 @@ workers = 1
 [train]
 steps = 20
 batch_size = 4
-learning_rate = 1e-3
+learning_rate = 1e-4 # AdamW turns the rounding of a gradient near 0 into a step of this size
 clip_norm = 1.0
 log_every = 1
 validate_every = 8
