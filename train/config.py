@@ -115,7 +115,8 @@ class DataConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     steps: int = 160_000
-    batch_size: int = 16
+    batch_size: int = 16  # crops of one step, over all processes and micro-batches
+    accumulate: int = 1  # micro-batches that one process goes through in a step; the update is the same
     learning_rate: float = 1e-4
     backbone_multiplier: float = 0.1
     weight_decay: float = 0.05  # 0 on embeddings and norms
@@ -123,6 +124,10 @@ class TrainConfig:
     schedule: str = "polynomial"  # polynomial (power 0.9), step, or cosine
     step_milestones: tuple[float, ...] = (0.889, 0.963)  # as parts of `steps`; schedule "step" divides by 10 at each
     warmup_steps: int = 0
+    ema_decay: float = 0.0  # of the averaged weights, which are validated and saved; 0: the weights as they are
+    precision: str = "fp32"  # fp32, bf16 or fp16 (autocast); matching, losses and sampling places stay in float32
+    checkpoint_activations: bool = False  # less memory, a third more time: stages and layers run again backwards
+    freeze: tuple[str, ...] = ()  # names of modules that do not learn, such as "backbone" or "backbone.stem"
     seed: int = 0
     validate_every: int = 5000
     log_every: int = 20
@@ -133,7 +138,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.schedule not in ("polynomial", "step", "cosine"):
             raise InputError(f"train.schedule: expected polynomial, step or cosine, got {self.schedule!r}")
-        for name in ("steps", "batch_size", "validate_every", "log_every", "checkpoint_every"):
+        for name in ("steps", "batch_size", "accumulate", "validate_every", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "clip_norm"):
@@ -142,6 +147,10 @@ class TrainConfig:
         for name in ("backbone_multiplier", "weight_decay", "warmup_steps", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"train.{name}: expected 0 or more, got {getattr(self, name)}")
+        if self.precision not in ("fp32", "fp16", "bf16"):
+            raise InputError(f"train.precision: expected fp32, fp16 or bf16, got {self.precision!r}")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"train.ema_decay: expected 0 or a number below 1, got {self.ema_decay}")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ scores.mean_iou, scores.pixel_accuracy
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,6 +27,7 @@ class SemanticScores:
     """Fractions. confusion: int64 [K, K], rows are true classes, columns predicted ones."""
 
     confusion: np.ndarray
+    class_names: tuple[str, ...] = ()
 
     @property
     def iou(self) -> np.ndarray:
@@ -37,6 +40,25 @@ class SemanticScores:
     def mean_iou(self) -> float:
         iou = self.iou
         return 0.0 if np.isnan(iou).all() else float(np.nanmean(iou))
+
+    @property
+    def name(self) -> str:
+        return "mIoU"
+
+    @property
+    def score(self) -> float:
+        return self.mean_iou
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """mIoU, pixel accuracy, and the IoU of each class, None for one that is neither there nor predicted."""
+        iou = [None if math.isnan(value) else float(value) for value in self.iou]
+        names = self.class_names or [str(index) for index in range(len(iou))]
+        return {
+            "mIoU": self.mean_iou,
+            "pixel_accuracy": self.pixel_accuracy,
+            "iou": dict(zip(names, iou, strict=True)),
+        }
 
     @property
     def pixel_accuracy(self) -> float:
@@ -57,7 +79,7 @@ def validate(
         counted = truth != data.ignore
         pairs = truth[counted].astype(np.int64) * classes + predicted[counted]
         confusion += np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-    return SemanticScores(confusion)
+    return SemanticScores(confusion, tuple(label.name for label in spec.labels))
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from mask2edge.train.data.transforms import Augmentation, normalise, semantic_ta
 
 Sample = tuple[Tensor, dict[str, Tensor]]
 
-ORDER, AUGMENTATION, LOSS = range(3)  # independent random streams of one seed
+ORDER, AUGMENTATION, LOSS, DROP_PATH = range(4)  # independent random streams of one seed
 
 
 def derived_seed(seed: int, stream: int, number: int) -> int:
@@ -68,16 +68,29 @@ def training_batches(
     seed: int,
     steps: range,
     workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Iterable[tuple[Tensor, list[dict[str, Tensor]]]]:
-    """The batches of `steps`, a contiguous range: pixels [N,3,H,W] and N targets each."""
+    """The batches of `steps`, a contiguous range: pixels [N,3,H,W] and N targets each.
+
+    `batch_size` counts the samples of a step over all processes; each process gets its part of them.
+    """
+    part = batch_size // world_size
     return DataLoader(
         TrainingSamples(data, augment, mean, std, seed),
-        batch_size=batch_size,
-        sampler=range(steps.start * batch_size, steps.stop * batch_size),
+        batch_size=part,
+        sampler=[n for step in steps for n in sample_numbers(step, batch_size, rank, world_size)],
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_ignore_interrupts,
     )
+
+
+def sample_numbers(step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> range:
+    """The samples of one process in a step: samples [step * batch_size, (step + 1) * batch_size) in equal parts."""
+    part = batch_size // world_size
+    start = step * batch_size + rank * part
+    return range(start, start + part)
 
 
 def _collate(samples: Sequence[Sample]) -> tuple[Tensor, list[dict[str, Tensor]]]:
