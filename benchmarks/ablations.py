@@ -11,6 +11,7 @@ middle of a run too. Runs that were recorded are not repeated.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import signal
 import subprocess
@@ -88,7 +89,7 @@ def run(budget: Budget, rows: Sequence[Row], seeds: Sequence[int], out: Path, re
     for number, ((name, seed), identity) in enumerate(identities.items(), start=1):
         if identity in recorded:
             continue
-        folder = out / f"{identity['config']}-{budget.steps}" / f"{name}-seed{seed}"
+        folder = out / folder_name(identity)
         say(f"run {number} of {len(identities)}: {name}, seed {seed}, in {folder}")
         code = train(budget.command(ROWS[name], seed, folder))
         if code in STOPPED:
@@ -99,6 +100,12 @@ def run(budget: Budget, rows: Sequence[Row], seeds: Sequence[int], out: Path, re
         append_row(results, COLUMNS, describe() | identity | figures(folder / METRICS_FILE))
         (folder / STATE_FILE).unlink()  # the largest file, of use to nobody once the run has ended
     return failed
+
+
+def folder_name(identity: dict[str, str]) -> str:
+    """A run of other settings is another folder."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{identity['config']}-{identity['steps']}-{identity['row']}-seed{identity['seed']}-{digest}"
 
 
 def train(arguments: Sequence[str]) -> int:
