@@ -31,6 +31,13 @@ BACKBONES = (
     "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2",
 )  # fmt: skip
 
+# The ablations of the paper's tables 4 and X; the first of each is Mask2Former, and what old checkpoints are.
+CROSS_ATTENTIONS = ("masked", "plain", "mask-pooling")
+DECODER_FEATURES = ("round-robin", "stride-32", "stride-16", "stride-8", "concatenated")
+ATTENTION_ORDERS = ("cross-first", "self-first")
+QUERY_FEATURES = ("supervised", "unsupervised", "zero")
+PIXEL_DECODERS = ("msdeform", "fpn", "bifpn")
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -42,20 +49,42 @@ class ModelConfig:
     hidden_dim: int = 256  # width of pixel decoder, mask features and queries
     num_heads: int = 8
     num_points: int = 4  # sampling points per head and level
-    encoder_layers: int = 6
+    encoder_layers: int = 6  # of the pixel decoder; fpn has none
     encoder_ffn: int = 1024
     decoder_layers: int = 9  # the predictions are one more: the learned queries predict too
     decoder_ffn: int = 2048
+    pixel_decoder: str = "msdeform"  # one of PIXEL_DECODERS
+    cross_attention: str = "masked"  # one of CROSS_ATTENTIONS
+    decoder_features: str = "round-robin"  # one of DECODER_FEATURES: the maps that the decoder's layers read
+    attention_order: str = "cross-first"  # one of ATTENTION_ORDERS, in each decoder layer
+    query_features: str = "supervised"  # one of QUERY_FEATURES: what the queries are before the first layer
+    decoder_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise InputError(f"model.backbone: expected one of {', '.join(BACKBONES)}, got {self.backbone!r}")
+        for name, known in (
+            ("backbone", BACKBONES),
+            ("pixel_decoder", PIXEL_DECODERS),
+            ("cross_attention", CROSS_ATTENTIONS),
+            ("decoder_features", DECODER_FEATURES),
+            ("attention_order", ATTENTION_ORDERS),
+            ("query_features", QUERY_FEATURES),
+        ):
+            if getattr(self, name) not in known:
+                raise InputError(f"model.{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
         for name in ("num_classes", "num_queries", "encoder_layers", "decoder_layers", "num_heads", "num_points"):
             if getattr(self, name) < 1:
                 raise InputError(f"model.{name}: expected at least 1, got {getattr(self, name)}")
         if self.hidden_dim % self.num_heads or self.hidden_dim % 32:  # GroupNorm has 32 groups
             raise InputError(
                 f"model.hidden_dim: expected a multiple of 32 and of {self.num_heads} heads, got {self.hidden_dim}"
+            )
+        if not 0 <= self.decoder_dropout < 1:
+            raise InputError(f"model.decoder_dropout: expected 0 or more and below 1, got {self.decoder_dropout}")
+        if self.pixel_decoder == "bifpn" and self.decoder_features in ("stride-16", "stride-8"):
+            # Nothing would read the coarse ends of its last layer: weights without a gradient, which DDP refuses.
+            raise InputError(
+                "model.decoder_features: expected round-robin, stride-32 or concatenated with a bifpn, "
+                f"got {self.decoder_features!r}"
             )
 
 
