@@ -28,6 +28,7 @@ from mask2edge.runtime.spec import ModelSpec
 from mask2edge.train.checkpoint import save_checkpoint
 from mask2edge.train.config import Config
 from mask2edge.train.data.batches import LOSS, derived_seed, training_batches
+from mask2edge.train.data.semantic_annotations import SemanticAnnotations
 from mask2edge.train.data.semantic_folder import SemanticFolder
 from mask2edge.train.data.transforms import Augmentation
 from mask2edge.train.loss.criterion import SetCriterion
@@ -237,31 +238,27 @@ def _validate(
     """Scores the weights, notes them, and keeps them as the best where they are. Does nothing where it was stopped."""
     started = time.perf_counter()
     model.eval()
-    scores = validate(model, data, spec, lambda: stop.received is not None)
+    scores = validate(model, SemanticAnnotations(data), spec, lambda: stop.received is not None)
     model.train()
     if scores is None:
         return
-    if progress.best is None or scores.mean_iou > progress.best:
-        progress.best = scores.mean_iou
+    if progress.best is None or scores.score > progress.best:
+        progress.best = scores.score
         _save(out / BEST_FILE, model, config, spec, progress.step)
     progress.validated = progress.step
-    iou = {
-        label.name: None if math.isnan(value) else float(value)
-        for label, value in zip(spec.labels, scores.iou, strict=True)
-    }
     append_metrics(
         out / METRICS_FILE,
         {
             "kind": "validation",
             "step": progress.step,
-            "mIoU": scores.mean_iou,
-            "pixel_accuracy": scores.pixel_accuracy,
-            "iou": iou,
+            **scores.metrics,
+            "per_class": scores.per_class,
             "seconds": time.perf_counter() - started,
         },
     )
     bar.clear()
-    say(f"step {progress.step}: mIoU {scores.mean_iou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f}")
+    figures = ", ".join(f"{name} {figure:.4f}" for name, figure in scores.metrics.items())
+    say(f"step {progress.step}: {figures}")
 
 
 def _save(path: Path, model: nn.Module, config: Config, spec: ModelSpec, step: int) -> None:
