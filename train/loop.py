@@ -43,6 +43,8 @@ class Scores(Protocol):
     def score(self) -> float: ...
     @property
     def metrics(self) -> Mapping[str, Any]: ...
+    @property
+    def per_class(self) -> Mapping[str, Any]: ...
 
 
 # (network in eval mode, stop) -> scores, or None where stop() became true before they were complete
@@ -166,7 +168,8 @@ def _validate(
                     progress.best = scores.score
                     folder.save_best(state)
                 seconds = time.perf_counter() - started
-                folder.log({"kind": "validation", "step": progress.step, **scores.metrics, "seconds": seconds})
+                row = {"kind": "validation", "step": progress.step, **scores.metrics, "per_class": scores.per_class}
+                folder.log(row | {"seconds": seconds})
                 shown = {f"best_{scores.name}": f"{progress.best:.4f}"}
                 bar.clear()
                 say(f"step {progress.step}: {_in_words(scores.metrics)}")

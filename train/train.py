@@ -14,6 +14,7 @@ from mask2edge.runtime.command_line import EXIT_BAD_INPUT, InputError, command, 
 from mask2edge.runtime.spec import Label, ModelSpec, Postprocessing, Preprocessing
 from mask2edge.train.checkpoint import load_checkpoint, load_weights
 from mask2edge.train.config import Config, load_config
+from mask2edge.train.data.semantic_annotations import SemanticAnnotations
 from mask2edge.train.data.semantic_folder import SemanticFolder, splits
 from mask2edge.train.distributed import Processes, joined
 from mask2edge.train.labels import labels_from_names
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace, processes: Processes) -> int:
             raise InputError(f"--out: {out} cannot be made ({error.strerror}); name another folder") from error
     validation: Validation | None = None
     if validation_data is not None:
-        validation = lambda model, stop: validate(model, validation_data, spec, stop)  # noqa: E731
+        validation = lambda model, stop: validate(model, SemanticAnnotations(validation_data), spec, stop)  # noqa: E731
     if processes.is_main:
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
         crops = f"{config.train.batch_size} crops" + (f" on {processes.size} processes" if processes.size > 1 else "")

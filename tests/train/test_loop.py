@@ -93,7 +93,7 @@ def test_a_run_leaves_metrics_and_two_checkpoints(uninterrupted: Path) -> None:
     assert measured[0].keys() == {
         "kind", "step", "lr", "loss", "loss_class", "loss_mask", "loss_dice", "gradient_norm"
     }  # fmt: skip
-    assert measured[-1]["iou"].keys() == {"red", "green", "blue"}
+    assert measured[-1]["per_class"]["semantic"].keys() == {"red", "green", "blue"}
     assert 0 <= measured[-1]["mIoU"] <= 1
     last = load_checkpoint(uninterrupted / run_folder.LAST_FILE)
     assert (last.step, last.config_digest, last.model_config) == (4, CONFIG.digest(), CONFIG.model)
