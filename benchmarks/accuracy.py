@@ -28,8 +28,7 @@ from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.segmenter import TASKS
 from mask2edge.runtime.spec import Label
 from mask2edge.train.data.annotation import Dataset
-from mask2edge.train.data.semantic_annotations import SemanticAnnotations
-from mask2edge.train.data.semantic_folder import SemanticFolder, default_split, splits
+from mask2edge.train.data.formats import default_split, open_dataset, splits
 from mask2edge.train.evaluation.task_evaluation import TaskEvaluation
 
 FORMATS = ("auto", "semantic")
@@ -55,7 +54,7 @@ def open_data(root: Path, split: str | None) -> Dataset:
     found = splits(root)
     if split is not None and found and split not in found:
         raise InputError(f"--split: {root} holds {', '.join(found)}, got {split!r}")
-    return SemanticAnnotations(SemanticFolder(root, split or default_split(root)))
+    return open_dataset(root, split or default_split(root))
 
 
 def report(result: dict[str, Any]) -> Iterator[str]:
