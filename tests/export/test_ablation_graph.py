@@ -40,6 +40,12 @@ REWRITTEN = [
     {"pixel_decoder": "fpn"},
     {"pixel_decoder": "bifpn"},
 ]
+# An export takes seconds: these have every part that the others have, which are exported in the slow tests.
+TELLING = [
+    {"decoder_features": "concatenated"},
+    {"query_features": "zero", "cross_attention": "mask-pooling", "attention_order": "self-first"},
+    {"pixel_decoder": "bifpn"},
+]
 
 
 def named(switches):
@@ -72,7 +78,14 @@ def test_mask2former_itself_is_rewritten():
     assert isinstance(graph.pixel_decoder, InferencePixelDecoder)
 
 
-@pytest.mark.parametrize("switches", [*PLAIN, *REWRITTEN], ids=named)
+@pytest.mark.parametrize(
+    "switches",
+    [
+        pytest.param(switches, marks=() if switches in TELLING else pytest.mark.slow)
+        for switches in (*PLAIN, *REWRITTEN)
+    ],
+    ids=named,
+)
 def test_every_switch_runs_in_onnxruntime_on_standard_ops(switches):
     model = ablated(switches)
     proto = export_model(model, tiny_spec(), FIXED, "standard")
