@@ -82,7 +82,7 @@ def training_batches(
         sampler=[n for step in steps for n in sample_numbers(step, batch_size, rank, world_size)],
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_ignore_signals,
     )
 
 
@@ -97,6 +97,7 @@ def _collate(samples: Sequence[Sample]) -> tuple[Tensor, list[dict[str, Tensor]]
     return torch.stack([pixels for pixels, _ in samples]), [target for _, target in samples]
 
 
-def _ignore_interrupts(worker: int) -> None:
-    # Ctrl-C goes to the whole process group; the main process alone decides when a step is over
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ignore_signals(worker: int) -> None:
+    # a terminal's Ctrl-C and torchrun's SIGTERM go to the whole group; the main process decides when a step is over
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

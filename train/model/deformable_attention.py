@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2edge.train.model.float32_islands import at_least_float32
+
 
 def multiscale_deformable_attention(
     value: Tensor,
@@ -88,13 +90,14 @@ class MultiscaleDeformableAttention(nn.Module):
         self, query: Tensor, reference_points: Tensor, source: Tensor, spatial_shapes: Sequence[tuple[int, int]]
     ) -> Tensor:
         """query [N, Lq, C] (positions added), reference_points [1 or N, Lq, 2], source [N, S, C] -> [N, Lq, C]."""
+        value = self.value_projection(source)  # [N, S, C]
         output = multiscale_deformable_attention(
-            self.value_projection(source),
-            self.sampling_offsets(query),
-            self.attention_weights(query),
+            at_least_float32(value),
+            at_least_float32(self.sampling_offsets(query)),
+            at_least_float32(self.attention_weights(query)),
             reference_points,
             spatial_shapes,
             self.num_heads,
             self.num_points,
         )
-        return self.output_projection(output)
+        return self.output_projection(output.to(value.dtype))

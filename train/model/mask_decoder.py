@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2edge.train.model.float32_islands import mask_logits
 from mask2edge.train.model.masked_attention import Attention
 from mask2edge.train.model.pixel_decoder import NUM_LEVELS
 from mask2edge.train.model.position import sine_position
@@ -103,5 +104,5 @@ class MaskDecoder(nn.Module):
         class_logits, mask_embed = self.heads(queries)
         return {
             "class_logits": class_logits,
-            "mask_logits": torch.einsum("nqc,nchw->nqhw", mask_embed, mask_features),
+            "mask_logits": mask_logits(mask_embed, mask_features),
         }
