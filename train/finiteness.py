@@ -16,7 +16,7 @@ ADVICE = "Start a new run with a lower train.learning_rate or a longer train.war
 def require_finite_losses(losses: Mapping[str, float], step: int) -> None:
     """Raises InputError that names the earliest prediction with a term that is not finite, in the decoder's order.
 
-    losses: by the criterion's names: "mask_3" is of the prediction after decoder layer 3, "mask" of the last one.
+    losses: by the criterion's names: "mask_3" is of the decoder's prediction 3, counted from 0, "mask" of the last one.
     """
     wrong = [name for name, value in losses.items() if not math.isfinite(value)]
     if wrong:
@@ -50,6 +50,4 @@ def _place(name: str) -> float:
 
 def _prediction(name: str) -> str:
     index = name.partition("_")[2]
-    if not index:
-        return "the final prediction"
-    return "the prediction of the learned queries" if index == "0" else f"the prediction after decoder layer {index}"
+    return f"prediction {index} of the decoder, counted from 0" if index else "the last prediction of the decoder"

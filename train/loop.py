@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -49,6 +50,7 @@ class Scores(Protocol):
 
 # (network in eval mode, stop) -> scores, or None where stop() became true before they were complete
 Validation = Callable[[nn.Module, Callable[[], bool]], Scores | None]
+Pictures = Callable[[nn.Module], np.ndarray]  # network in eval mode -> BGR uint8 [H, W, 3]
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def train(
     out: Path,
     resume: bool = False,
     processes: Processes | None = None,
+    pictures: Pictures | None = None,
 ) -> Outcome:
     """Runs to config.train.steps, or to SIGINT or SIGTERM on any process: then the state is saved first.
 
@@ -97,7 +100,7 @@ def train(
             at_end = progress.step == settings.steps
             if validation is not None and _validation_due(progress, settings.validate_every, at_end):
                 with pace.paused():
-                    best = _validate(state, validation, folder, processes, stop, bar) or best
+                    best = _validate(state, validation, pictures, folder, processes, stop, bar) or best
             signal = int(processes.max([stop.received or 0])[0]) or None
             if progress.step > saved_step and (
                 at_end or signal is not None or progress.step % settings.checkpoint_every == 0
@@ -117,7 +120,7 @@ def train(
             if progress.step % settings.log_every == 0 or progress.step == settings.steps:
                 if folder:
                     folder.log({"kind": "train", "step": progress.step, **row, **pace.row()})
-                bar.set_postfix(loss=f"{row['loss']:.2f}", **best)
+                bar.set_postfix(loss=f"{row['loss']:.2f}", **best, refresh=live())
 
 
 def initial_state(config: Config, model: nn.Module, device: torch.device) -> TrainingState:
@@ -133,10 +136,12 @@ def initial_state(config: Config, model: nn.Module, device: torch.device) -> Tra
 
 def progress_bar(steps: int, done: int, shown: bool) -> tqdm[Any]:
     """Steps done and time left on stderr: live on a terminal, a line every half minute in a log."""
-    live = sys.stderr.isatty()
-    return tqdm(
-        total=steps, initial=done, unit="step", mininterval=0.5 if live else 30, dynamic_ncols=live, disable=not shown
-    )
+    interval = 0.5 if live() else 30
+    return tqdm(total=steps, initial=done, unit="step", mininterval=interval, dynamic_ncols=live(), disable=not shown)
+
+
+def live() -> bool:
+    return sys.stderr.isatty()
 
 
 def _validation_due(progress: Progress, every: int, at_end: bool) -> bool:
@@ -146,6 +151,7 @@ def _validation_due(progress: Progress, every: int, at_end: bool) -> bool:
 def _validate(
     state: TrainingState,
     validation: Validation,
+    pictures: Pictures | None,
     folder: RunFolder | None,
     processes: Processes,
     stop: StopSignals,
@@ -161,7 +167,6 @@ def _validate(
             started = time.perf_counter()
             state.evaluated.eval()
             scores = validation(state.evaluated, lambda: stop.received is not None)
-            state.model.train()
             if scores is not None:
                 progress.validated = progress.step
                 if progress.best is None or scores.score > progress.best:
@@ -171,8 +176,11 @@ def _validate(
                 row = {"kind": "validation", "step": progress.step, **scores.metrics, "per_class": scores.per_class}
                 folder.log(row | {"seconds": seconds})
                 shown = {f"best_{scores.name}": f"{progress.best:.4f}"}
+                if pictures is not None:
+                    folder.save_samples(pictures(state.evaluated), progress.step)
                 bar.clear()
                 say(f"step {progress.step}: {_in_words(scores.metrics)}")
+    state.model.train()
     validated, best = processes.from_main([progress.validated, math.nan if progress.best is None else progress.best])
     progress.validated, progress.best = int(validated), None if math.isnan(best) else best
     return shown

@@ -7,6 +7,8 @@ metrics.jsonl               one object a line: what was measured
 last.safetensors            the weights of the last checkpoint
 best.safetensors            the weights with the best validation
 training_state.safetensors  what --resume needs
+samples/step-N.jpg          what the network made of a few images
+tensorboard/                the same figures and pictures
 """
 
 from __future__ import annotations
@@ -16,22 +18,29 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from mask2edge.runtime.command_line import whole_file
 from mask2edge.runtime.spec import ModelSpec
 from mask2edge.train.checkpoint import save_checkpoint
 from mask2edge.train.config import Config
+from mask2edge.train.tensorboard_log import TensorBoardLog
 from mask2edge.train.training_state import Progress, TrainingState, save_training_state
 
 METRICS_FILE, STATE_FILE = "metrics.jsonl", "training_state.safetensors"
 LAST_FILE, BEST_FILE = "last.safetensors", "best.safetensors"
+SAMPLES_FOLDER, BOARD_FOLDER = "samples", "tensorboard"
 
 
 class RunFolder:
     def __init__(self, path: Path, config: Config, spec: ModelSpec) -> None:
         self.path, self.config, self.spec = path, config, spec
+        self._board: TensorBoardLog | None = None
 
     def begin(self, state: TrainingState, resumed: bool) -> None:
         """A new run leaves a state to resume at once; a resumed one writes the rows after its state again."""
+        self._board = TensorBoardLog(self.path / BOARD_FOLDER, state.progress.step + 1)
         if resumed:
             rewind_metrics(self.path / METRICS_FILE, state.progress)
         else:
@@ -39,8 +48,19 @@ class RunFolder:
 
     def log(self, row: Mapping[str, Any]) -> None:
         append_metrics(self.path / METRICS_FILE, row)
+        if self._board:
+            self._board.row(row)
+
+    def save_samples(self, sheet: np.ndarray, step: int) -> None:
+        """sheet: BGR uint8 [H, W, 3]"""
+        with whole_file(self.path / SAMPLES_FOLDER / f"step-{step}.jpg") as temporary:
+            cv2.imwrite(str(temporary), sheet)
+        if self._board:
+            self._board.picture("samples", sheet, step)
 
     def save(self, state: TrainingState) -> None:
+        if self._board:
+            self._board.flush()
         save_training_state(self.path / STATE_FILE, self.config, state)
         self._save_checkpoint(LAST_FILE, state)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,7 +50,11 @@ class Step:
         check_batch(self.settings, processes.size)
         self.network: nn.Module = state.model
         if processes.size > 1:
-            self.network = DistributedDataParallel(state.model, broadcast_buffers=False, gradient_as_bucket_view=True)
+            with warnings.catch_warnings():  # the successor of broadcast_buffers is not in every PyTorch >= 2.6
+                warnings.simplefilter("ignore", FutureWarning)
+                self.network = DistributedDataParallel(
+                    state.model, broadcast_buffers=False, gradient_as_bucket_view=True
+                )
         self.parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         loss = config.loss
         self.no_object_weight = loss.no_object_weight
@@ -109,10 +114,12 @@ class Step:
         require_finite_losses(losses, step)
 
         scaler.unscale_(self.state.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm).item()
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
         # fp16 looks for its scale by overflowing now and then: such a step changes nothing but the scale
         if not (scaler.is_enabled() and scaler.get_scale() > 1):
-            require_finite_gradients(self.state.model.named_parameters(), norm, step)
+            require_finite_gradients(self.state.model.named_parameters(), norm.item(), step)
+        nn.utils.clip_grads_with_norm_(self.parameters, settings.clip_norm, norm)
         scaler.step(self.state.optimizer)
         scaler.update()
         if self.state.averaged is not None:
@@ -120,7 +127,7 @@ class Step:
         total = float(self.criterion.total(losses))  # type: ignore[arg-type]
         terms = {f"loss_{name}": losses[name] for name in ("class", "mask", "dice")}
         scale = {"loss_scale": scaler.get_scale()} if scaler.is_enabled() else {}
-        return {"lr": rate, "loss": total, **terms, "gradient_norm": norm, **scale}
+        return {"lr": rate, "loss": total, **terms, "gradient_norm": norm.item(), **scale}
 
     def _backward(self, batch: Batch) -> dict[str, float]:
         """Leaves the global batch's gradients in the parameters; returns its losses, the same on all processes."""

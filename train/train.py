@@ -21,12 +21,13 @@ from mask2edge.train.data.coco_categories import find_split
 from mask2edge.train.data.formats import open_dataset, splits
 from mask2edge.train.data.relabelled import for_tasks
 from mask2edge.train.distributed import Processes, joined
-from mask2edge.train.loop import Outcome, Validation, train
+from mask2edge.train.loop import Outcome, Pictures, Validation, train
 from mask2edge.train.model.backbones.imagenet_weights import load_imagenet_weights
 from mask2edge.train.model.mask2former import Mask2Former, build_model
 from mask2edge.train.optimizer import freeze
 from mask2edge.train.presets import IMAGENET_MEAN, IMAGENET_STD, LITE_MEAN, LITE_STD, usual_size
 from mask2edge.train.run_folder import BEST_FILE, LAST_FILE, METRICS_FILE, STATE_FILE
+from mask2edge.train.samples import SamplePictures
 from mask2edge.train.step import check_batch
 from mask2edge.train.validation import validate
 
@@ -74,7 +75,9 @@ def run(arguments: argparse.Namespace, processes: Processes) -> int:
         except OSError as error:
             raise InputError(f"--out: {out} cannot be made ({error.strerror}); name another folder") from error
     validation: Validation | None = None
+    pictures: Pictures | None = None
     if validation_data is not None:
+        pictures = SamplePictures(validation_data, spec)
         validation = lambda model, stop: validate(model, validation_data, spec, stop)  # noqa: E731
     if processes.is_main:
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
@@ -83,7 +86,7 @@ def run(arguments: argparse.Namespace, processes: Processes) -> int:
             f"{config.name}: {parameters:.1f} M parameters, {len(training)} training images, "
             f"{config.train.steps} steps of {crops}; writing to {out}"
         )
-    outcome = train(config, spec, model, training, validation, out, arguments.resume, processes)
+    outcome = train(config, spec, model, training, validation, out, arguments.resume, processes, pictures)
     if processes.is_main:
         report(outcome, config, out)
     return 0 if outcome.signal is None else 128 + outcome.signal

@@ -139,7 +139,7 @@ def _batches(
         batch_sampler=numbers,
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_ignore_signals,
     )
     said: set[str] = set()
     for batch in loader:
@@ -163,6 +163,7 @@ def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
     )
 
 
-def _ignore_interrupts(worker: int) -> None:
-    # Ctrl-C goes to the whole process group; the main process alone decides when a step is over
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ignore_signals(worker: int) -> None:
+    # a terminal's Ctrl-C and torchrun's SIGTERM go to the whole group; the main process decides when a step is over
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
