@@ -1,6 +1,6 @@
 #include "multiscale_deformable_attention/cpu_gradient.h"
 
-#include <algorithm>
+#include <memory>
 
 #include "multiscale_deformable_attention/cpu_gradient_tile.h"
 #include "multiscale_deformable_attention/cpu_points.h"
@@ -22,23 +22,15 @@ TileFunction tile_function(InstructionSet set) {
 
 }  // namespace
 
-int64_t gradient_groups(const DeformableAttentionShape& shape, int64_t threads) {
-    for (int64_t groups = 1; groups < shape.heads; ++groups)
-        if (shape.heads % groups == 0 && shape.batch * groups % std::max<int64_t>(threads, 1) == 0) return groups;
-    return shape.heads;
-}
-
 void multiscale_deformable_attention_gradient(const DeformableAttentionGradientTensors& tensors,
-                                              const DeformableAttentionShape& shape, int64_t groups,
-                                              const ParallelFor& parallel_for, InstructionSet set) {
+                                              const DeformableAttentionShape& shape, const ParallelFor& parallel_for,
+                                              InstructionSet set) {
     const PointConstants constants(shape);
     const TileFunction compute = tile_function(set);
     const int64_t channels = shape.heads * shape.head_dim, samples = shape.heads * constants.points;
-    std::fill_n(tensors.grad_value, shape.batch * shape.value_rows * channels, 0.0f);
-    parallel_for(static_cast<std::size_t>(shape.batch * groups), [&](std::size_t index) {
-        const int64_t image = static_cast<int64_t>(index) / groups, group = static_cast<int64_t>(index) % groups;
+    parallel_for(static_cast<std::size_t>(shape.batch * shape.heads), [&](std::size_t index) {
+        const int64_t image = static_cast<int64_t>(index) / shape.heads;
         const int64_t query = image * shape.queries;
-        std::vector<float> scratch(static_cast<std::size_t>(2 * constants.padded));
         DeformableAttentionGradientTile tile;
         tile.value = tensors.value + image * shape.value_rows * channels;
         tile.offsets = tensors.offsets + query * samples * 2;
@@ -49,14 +41,16 @@ void multiscale_deformable_attention_gradient(const DeformableAttentionGradientT
         tile.grad_offsets = tensors.grad_offsets + query * samples * 2;
         tile.grad_logits = tensors.grad_logits + query * samples;
         tile.queries = shape.queries;
-        tile.first_head = static_cast<int>(group * shape.heads / groups);
-        tile.end_head = static_cast<int>((group + 1) * shape.heads / groups);
+        tile.value_rows = shape.value_rows;
+        tile.head = static_cast<int>(static_cast<int64_t>(index) % shape.heads);
         tile.heads = static_cast<int>(shape.heads);
         tile.head_dim = static_cast<int>(shape.head_dim);
+        tile.padded_dim = (tile.head_dim + kMaximumWidth - 1) / kMaximumWidth * kMaximumWidth;
         tile.points = constants.points;
         tile.padded_points = constants.padded;
         tile.constants = constants.pointers();
-        tile.scratch = scratch.data();
+        const std::unique_ptr<float[]> scratch(new float[static_cast<std::size_t>(gradient_scratch(tile))]);
+        tile.scratch = scratch.get();
         compute(tile);
     });
 }

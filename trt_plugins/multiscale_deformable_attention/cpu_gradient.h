@@ -1,6 +1,6 @@
 // The gradient of MultiscaleDeformableAttention on the CPU, for training.
 //
-//     multiscale_deformable_attention_gradient(tensors, shape, groups, parallel_for);
+//     multiscale_deformable_attention_gradient(tensors, shape, parallel_for);
 #pragma once
 
 #include "common/instruction_set.h"
@@ -21,14 +21,11 @@ struct DeformableAttentionGradientTensors {
     float* grad_logits;
 };
 
-// Writes all of the three gradients. A task is an image's group of heads: no two add to the same part of grad_value,
-// and each adds in the order of the queries, so that neither threads nor `groups`, a divisor of the heads, change a bit.
+// Writes all of the three gradients. A task is a head of an image: no two write to the same part of grad_value, and
+// each adds in the order of the queries, so that the number of threads changes no bit. A task takes memory for two
+// copies of its head's part of `value`.
 void multiscale_deformable_attention_gradient(const DeformableAttentionGradientTensors& tensors,
-                                              const DeformableAttentionShape& shape, int64_t groups,
-                                              const ParallelFor& parallel_for,
+                                              const DeformableAttentionShape& shape, const ParallelFor& parallel_for,
                                               InstructionSet set = best_instruction_set());
-
-// As few groups as keep `threads` equally busy: heads side by side share the cache lines of `value`.
-int64_t gradient_groups(const DeformableAttentionShape& shape, int64_t threads);
 
 }  // namespace mask2edge

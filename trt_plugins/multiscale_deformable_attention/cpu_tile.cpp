@@ -26,8 +26,7 @@ void find_corners(const DeformableAttentionTile& tile, const float* offsets, con
                   float reference_y, float* softmax, const Corners& corners) {
     const Floats scale = 1.0f / exponentials(logits, tile.points, softmax);
     for (int i = 0; i < tile.points; i += kWidth) {
-        const Neighbours near =
-            find_neighbours(tile.constants, offsets, i, tile.points, reference_x, reference_y);
+        const Neighbours near = find_neighbours(tile.constants, offsets, i, tile.points, reference_x, reference_y);
         const Ints columns = load(tile.constants.columns + i), first_row = load(tile.constants.first_row + i);
         const Floats weight = load(softmax + i) * scale;
         const Floats y_weights[2] = {near.y_weight[0] * weight, near.y_weight[1] * weight};

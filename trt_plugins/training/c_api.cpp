@@ -85,6 +85,6 @@ int32_t mask2edge_deformable_attention_gradient(const DeformableAttentionSizes* 
         const DeformableAttentionShape shape = shape_of(*sizes, spatial_shapes);
         multiscale_deformable_attention_gradient(
             {value, offsets, logits, reference_points, grad_output, grad_value, grad_offsets, grad_logits}, shape,
-            gradient_groups(shape, threads), on_threads(threads), set_of(set));
+            on_threads(threads), set_of(set));
     });
 }

@@ -1,6 +1,7 @@
 // The C functions that train/model/native_sampling.py calls through ctypes, with host addresses of contiguous fp32.
 //
-//     if (mask2edge_deformable_attention(&sizes, levels, value, …, output, threads, -1, text, sizeof text)) refuse(text);
+//     if (mask2edge_deformable_attention(&sizes, levels, value, …, output, threads, -1, text, sizeof text))
+//     refuse(text);
 //
 // Each returns 0 when all is done; else what is written to `text` says why not, in one line.
 #pragma once
