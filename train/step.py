@@ -24,7 +24,7 @@ from mask2edge.runtime.spec import ModelSpec
 from mask2edge.train.config import Config, TrainConfig
 from mask2edge.train.data.annotation import Dataset
 from mask2edge.train.data.batches import DROP_PATH, LOSS, Batch, derived_seed, training_batches
-from mask2edge.train.data.transforms import Augmentation
+from mask2edge.train.data.transforms import build_augmentation
 from mask2edge.train.distributed import Processes
 from mask2edge.train.finiteness import require_finite_gradients, require_finite_losses
 from mask2edge.train.loss.criterion import SetCriterion
@@ -70,20 +70,7 @@ class Step:
             generator=torch.Generator(),  # stands in for the samples' own; never drawn from
         ).to(processes.device)
         data, mean, std = config.data, spec.preprocessing.mean, spec.preprocessing.std
-        augment = Augmentation(
-            data.crop,
-            data.scale,
-            data.flip,
-            data.color_jitter,
-            data.max_category_area,
-            fill=mean,
-            scale_to=data.scale_to,
-            edges=(data.shortest_edge, data.longest_edge),
-            avoid_empty=data.avoid_empty,
-            vertical_flip=data.vertical_flip,
-            rotate=data.rotate,
-            things=frozenset(label.id for label in spec.labels if label.is_thing),
-        )
+        augment = build_augmentation(data, spec.labels, fill=mean)
         self.batches = iter(
             training_batches(
                 training,

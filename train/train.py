@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 
 from mask2edge.runtime.command_line import EXIT_BAD_INPUT, InputError, command, say
-from mask2edge.runtime.spec import Label, ModelSpec, Postprocessing, Preprocessing
+from mask2edge.runtime.spec import Label, ModelSpec, Preprocessing
 from mask2edge.train.checkpoint import load_checkpoint, load_weights
 from mask2edge.train.config import Config, load_config
 from mask2edge.train.data.annotation import Dataset
 from mask2edge.train.data.cached import Cached
+from mask2edge.train.data.class_merging import merged, read_merge_table
 from mask2edge.train.data.coco_categories import find_split
 from mask2edge.train.data.formats import open_dataset, splits
 from mask2edge.train.data.relabelled import for_tasks
@@ -126,14 +127,16 @@ def open_data(config: Config, root: Path) -> tuple[Dataset, Dataset | None]:
     Raises InputError where the data cannot serve the tasks, its classes are not as many as the model's, or more than
     half of the images that are probed cannot be read: then it is no single damaged file.
     """
-    training = _open_split(config, root, "train")
+    found = splits(root, config.data.format)
+    alone = root.is_file()  # one JSON file: what it holds is for training
+    training = _open_split(config, root, found[0] if alone else "train")
     if len(training.labels) != config.model.num_classes:
         raise InputError(
             f"{root}: the data set has {len(training.labels)} classes for tasks {', '.join(config.tasks)}, the model "
             f"has {config.model.num_classes}; use --set model.num_classes={len(training.labels)}"
         )
     _probe(training)
-    if find_split(splits(root, config.data.format), "val") is None:
+    if alone or find_split(found, "val") is None:
         say(f"{root} has no split val: training without validation, and best.safetensors is not written")
         return training, None
     validation = _open_split(config, root, "val")
@@ -143,7 +146,10 @@ def open_data(config: Config, root: Path) -> tuple[Dataset, Dataset | None]:
 
 
 def _open_split(config: Config, root: Path, split: str) -> Dataset:
-    data = for_tasks(open_dataset(root, split, config.data.format, config.data.classes), config.tasks)
+    data = open_dataset(root, split, config.data.format, config.data.classes)
+    if table := read_merge_table(Path(config.data.merge_file)) if config.data.merge_file else config.data.merge:
+        data = merged(data, table)
+    data = for_tasks(data, config.tasks)
     return Cached(data, (config.data.cache_mib << 20) // max(1, config.data.workers))
 
 
@@ -176,9 +182,8 @@ def build_spec(config: Config, labels: Sequence[Label]) -> ModelSpec:
             shortest_edge=config.data.shortest_edge,
             longest_edge=config.data.longest_edge,
         ),
-        postprocessing=Postprocessing(
-            instance_top_k=config.detections,
-            semantic_order="padded" if config.tasks == ("semantic",) else "image",
+        postprocessing=replace(
+            config.postprocessing, semantic_order="padded" if config.tasks == ("semantic",) else "image"
         ),
         tasks=config.tasks,
         size=usual_size(config.data.shortest_edge, config.data.longest_edge),

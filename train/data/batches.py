@@ -129,14 +129,19 @@ def training_batches(
     return _batches(TrainingSamples(data, augment, mean, std, seed), batch_size, steps, workers, rank, world_size)
 
 
+def sample_numbers(step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> range:
+    """The samples of one process in a step: samples [step * batch_size, (step + 1) * batch_size) in equal parts."""
+    part = batch_size // world_size
+    start = step * batch_size + rank * part
+    return range(start, start + part)
+
+
 def _batches(
     samples: TrainingSamples, batch_size: int, steps: range, workers: int, rank: int, world_size: int
 ) -> Iterator[Batch]:
-    part = batch_size // world_size
-    numbers = [range(step * batch_size + rank * part, step * batch_size + (rank + 1) * part) for step in steps]
     loader = DataLoader(
         samples,
-        batch_sampler=numbers,
+        batch_sampler=[sample_numbers(step, batch_size, rank, world_size) for step in steps],
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_ignore_signals,

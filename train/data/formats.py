@@ -2,7 +2,7 @@
 
     data = open_dataset(Path("dsb2018"), "val", classes=("nucleus", "background"))
 
-Formats: semantic, coco-panoptic, coco-instances, instance-labels; `auto` recognises them.
+`auto` recognises the format. Of folders that have two, such as COCO's own, the richer one is taken: panoptic.
 """
 
 from __future__ import annotations
@@ -11,9 +11,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mask2edge.runtime.command_line import InputError
-from mask2edge.train.data import coco_panoptic, instance_labels, semantic_folder
+from mask2edge.train.data import (
+    ade20k,
+    cityscapes,
+    coco_instances,
+    coco_panoptic,
+    instance_labels,
+    mapillary,
+    semantic_folder,
+)
 from mask2edge.train.data.annotation import Dataset
 from mask2edge.train.data.coco_categories import find_split
+from mask2edge.train.data.coco_instances import CocoInstances
 from mask2edge.train.data.coco_panoptic import CocoPanoptic
 from mask2edge.train.data.instance_labels import InstanceLabels
 from mask2edge.train.data.semantic_folder import SemanticFolder
@@ -21,23 +30,38 @@ from mask2edge.train.data.semantic_folder import SemanticFolder
 # the first that finds a split is the format
 SPLITS: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "coco-panoptic": coco_panoptic.splits,
+    "coco-instances": coco_instances.splits,
+    "cityscapes": cityscapes.splits,
+    "mapillary": mapillary.splits,
+    "ade20k": ade20k.splits,
     "instance-labels": instance_labels.splits,
     "semantic": semantic_folder.splits,
 }
 FORMATS = ("auto", *SPLITS)
+OPEN: dict[str, Callable[[Path, str, bool], Dataset]] = {  # but for instance-labels, which take class names
+    "coco-panoptic": CocoPanoptic,
+    "coco-instances": CocoInstances,
+    "cityscapes": cityscapes.open_cityscapes,
+    "mapillary": mapillary.open_mapillary,
+    "ade20k": ade20k.open_ade20k,
+    "semantic": SemanticFolder,
+}
 
 
 def recognise(root: Path) -> str:
-    """The format of the folder. Raises InputError where it has none of them."""
-    if not root.is_dir():
+    """The format of a folder, or of a JSON file. Raises InputError where it has none of them."""
+    if not root.exists():
         raise InputError(f"--data: expected a folder, got {str(root)!r}, which is not there")
     for name, splits_of in SPLITS.items():
         if splits_of(root):
             return name
+    if root.is_file():
+        raise InputError(f"--data: expected a folder or a JSON file in COCO's format, got {root}")
     found = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())[:8]) or "no folders"
     raise InputError(
-        f"{root}: expected a data set: annotations/panoptic_SPLIT.json (coco-panoptic), SPLIT/images with SPLIT/labels "
-        f"(instance-labels), SPLIT/ with SPLITannot/ or images/SPLIT/ with annotations/SPLIT/ (semantic); found {found}"
+        f"{root}: expected train/ with trainannot/ or images/train/ with annotations/train/ (semantic), train/images "
+        "with train/labels (instance-labels), annotations/panoptic_train.json or instances_train.json (COCO), or the "
+        f"layout of Cityscapes, ADE20K or Mapillary Vistas; found {found}"
     )
 
 
@@ -65,8 +89,10 @@ def open_dataset(
     are left out, and `faults` of the data set says so.
     """
     kind = recognise(root) if data_format == "auto" else data_format
-    if kind == "coco-panoptic":
-        return CocoPanoptic(root, split, strict)
+    found = find_split(SPLITS[kind](root), split)
+    if found is None:
+        held = ", ".join(SPLITS[kind](root)) or "none"
+        raise InputError(f"{root}: expected a split {split} of the format {kind}; found {held}")
     if kind == "instance-labels":
-        return InstanceLabels(root, split, classes, strict)
-    return SemanticFolder(root, split, strict)
+        return InstanceLabels(root, found, classes, strict)
+    return OPEN[kind](root, found, strict)

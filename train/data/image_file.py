@@ -22,12 +22,15 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def read_index_map(path: Path) -> np.ndarray:
-    """One channel of uint8 or uint16, [H, W]. Raises InputError for any other kind of image."""
-    values = _decode(path, cv2.IMREAD_UNCHANGED)
+    """One channel of uint8 or uint16, [H, W]: of a grey PNG, or the indices of one with a palette.
+
+    Raises InputError for any other kind of image.
+    """
+    values = _palette_indices(path) if _has_palette(path) else _decode(path, cv2.IMREAD_UNCHANGED)
     if values.ndim != 2:
         raise InputError(
-            f"{path}: expected one channel of class indices, got {values.shape[2]} channels (a colour label map, "
-            "or a PNG with a palette); write the indices as a grey PNG"
+            f"{path}: expected one channel of class indices, got {values.shape[2]} channels (a colour label map); "
+            "write the indices as a grey PNG"
         )
     if values.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: expected 8 or 16 bits a pixel, got {values.dtype}; write a grey PNG")
@@ -55,6 +58,29 @@ def require_same_size(image: np.ndarray, labels: np.ndarray, image_path: Path, l
             f"{label_path}: a label map that does not fit: expected {image.shape[0]}x{image.shape[1]} "
             f"(height x width) as the image {image_path.name} has, got {labels.shape[-2]}x{labels.shape[-1]}"
         )
+
+
+def _has_palette(path: Path) -> bool:
+    # the colour type of a PNG's header (https://www.w3.org/TR/png-3/#11IHDR)
+    try:
+        with path.open("rb") as file:
+            head = file.read(26)
+    except OSError:
+        return False  # _decode says why
+    return head[:8] == b"\x89PNG\r\n\x1a\n" and head[25:] == b"\x03"
+
+
+def _palette_indices(path: Path) -> np.ndarray:
+    """uint8 [H, W]. Pillow, for OpenCV gives the palette's colours instead."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise InputError(f"{path}: a PNG with a palette needs Pillow; pip install pillow") from error
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image)
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for a damaged PNG
+        raise InputError(f"{path}: expected an image, got a PNG that Pillow cannot decode ({error})") from error
 
 
 def _decode(path: Path, flags: int) -> np.ndarray:

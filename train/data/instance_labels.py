@@ -18,8 +18,8 @@ import numpy as np
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.spec import Label
 from mask2edge.train.data.annotation import Annotation
-from mask2edge.train.data.image_file import images_in, read_index_map, read_rgb, require_same_size
-from mask2edge.train.data.semantic_folder import CLASSES_FILE, read_class_names
+from mask2edge.train.data.image_file import read_index_map, read_rgb, require_same_size
+from mask2edge.train.data.semantic_folder import CLASSES_FILE, paired, read_class_names
 from mask2edge.train.labels import labels_from_names
 
 DEFAULT_CLASSES = ("object",)
@@ -48,14 +48,7 @@ class InstanceLabels:
         for folder in (image_folder, label_folder):
             if not folder.is_dir():
                 raise InputError(f"{folder}: missing; expected {split}/images with {split}/labels")
-        pairs = tuple((path, label_folder / f"{path.stem}.png") for path in images_in(image_folder))
-        there = {path.name for path in label_folder.iterdir()}
-        self.pairs = tuple(pair for pair in pairs if pair[1].name in there)
-        self.faults = tuple(
-            f"{label}: missing, the label image of {image.name}" for image, label in pairs if label.name not in there
-        )
-        if self.faults and (strict or not self.pairs):
-            raise InputError(f"{len(self.faults)} of {len(pairs)} images have no label image; {self.faults[0]}")
+        self.pairs, self.faults = paired(image_folder, label_folder, strict)
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -11,7 +11,7 @@ NumPy and OpenCV only, so that the benchmarks read it where torch is absent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,26 +25,32 @@ from mask2edge.train.labels import labels_from_names
 IGNORE = 255  # in label maps given out; a data set of more than 254 classes gets uint16 maps and IGNORE_WIDE
 IGNORE_WIDE = 65535
 CLASSES_FILE = "classes.txt"
+Pair = tuple[Path, Path]  # an image and its label map
 _LAYOUTS: tuple[Callable[[Path, str], tuple[Path, Path]], ...] = (
     lambda root, split: (root / split, root / f"{split}annot"),
     lambda root, split: (root / "images" / split, root / "annotations" / split),
 )
 
 
-class SemanticFolder:
-    """One split of a folder: pairs of image and label map, in the order of their names.
+class SemanticMaps:
+    """Pairs of image and label map. `first`: the value of class 0; smaller values mean "ignore" (ADE20K's 0).
 
-    root: the data set's folder; split: such as "train" or "val". Raises InputError where a folder or classes.txt is
-    missing, or label maps are and `strict`; else their images are left out and said in `faults`.
+    class_names, labels: of the classes; ignore: in label maps given out; faults: what is wrong with images left out.
     """
 
-    def __init__(self, root: Path, split: str, strict: bool = True) -> None:
-        self.root, self.split = root, split
-        image_folder, label_folder = _folders(root, split)
-        self.class_names = read_class_names(root / CLASSES_FILE)
-        self.labels: tuple[Label, ...] = labels_from_names(self.class_names)
-        self.ignore = IGNORE if len(self.class_names) < IGNORE else IGNORE_WIDE
-        self.pairs, self.faults = _pairs(image_folder, label_folder, strict)
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        labels: Sequence[Label],
+        pairs: Sequence[Pair],
+        faults: Sequence[str] = (),
+        first: int = 0,
+    ) -> None:
+        self.root, self.split, self.labels = root, split, tuple(labels)
+        self.pairs, self.faults, self._first = tuple(pairs), tuple(faults), first
+        self.class_names = tuple(label.name for label in labels)
+        self.ignore = IGNORE if len(labels) < IGNORE else IGNORE_WIDE
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -74,16 +80,29 @@ class SemanticFolder:
         """Class indices [H,W], uint8 (uint16 for more than 254 classes); every ignored pixel is `self.ignore`."""
         path = self.pairs[index][1]
         values = read_index_map(path)  # [H,W]
-        classes = len(self.class_names)
-        ignored = (values == classes) | (values == self.ignore)
-        wrong = (values > classes) & ~ignored  # [H,W]
+        first, end = self._first, self._first + len(self.labels)
+        ignored = (values == end) | (values == self.ignore) | (values < first)
+        wrong = (values > end) & ~ignored  # [H,W]
         if wrong.any():
             raise InputError(
-                f"{path}: expected class indices 0 to {classes - 1} ({CLASSES_FILE}), or {classes} or {self.ignore} "
-                f"for ignored pixels; got {int(values[wrong][0])}"
+                f"{path}: expected class indices {first} to {end - 1} ({len(self.labels)} classes), or {end} or "
+                f"{self.ignore} for ignored pixels; got {int(values[wrong][0])}"
             )
         kind = np.uint8 if self.ignore == IGNORE else np.uint16
-        return np.where(ignored, self.ignore, values).astype(kind)  # [H,W]
+        return np.where(ignored, self.ignore, values - first).astype(kind)  # [H,W]
+
+
+class SemanticFolder(SemanticMaps):
+    """One split of a folder with classes.txt, images in the order of their names.
+
+    root: the data set's folder; split: such as "train" or "val". Raises InputError where a folder or classes.txt is
+    missing, or label maps are and `strict`; else their images are left out and said in `faults`.
+    """
+
+    def __init__(self, root: Path, split: str, strict: bool = True) -> None:
+        images, maps = _folders(root, split)
+        labels = labels_from_names(read_class_names(root / CLASSES_FILE))
+        super().__init__(root, split, labels, *paired(images, maps, strict))
 
 
 def splits(root: Path) -> tuple[str, ...]:
@@ -129,23 +148,25 @@ def _folders(root: Path, split: str) -> tuple[Path, Path]:
     raise InputError(f"{root}: expected {expected}; found {found}")
 
 
-def _pairs(
-    image_folder: Path, label_folder: Path, strict: bool
-) -> tuple[tuple[tuple[Path, Path], ...], tuple[str, ...]]:
-    images = images_in(image_folder)
-    stems = [path.stem for path in images]
+def paired(images: Path, maps: Path, strict: bool) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+    """Images and the PNGs of their names in another folder; and what is wrong with the images that are left out.
+
+    Raises InputError where two images have one name, or where PNGs are missing: some and `strict`, or all.
+    """
+    pictures = images_in(images)
+    stems = [path.stem for path in pictures]
     if len(set(stems)) != len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise InputError(f"{image_folder}: two images are named {twice}; the label map belongs to one of them")
-    pairs = tuple((path, label_folder / f"{path.stem}.png") for path in images)
-    there = {path.name for path in label_folder.iterdir()}
-    missing = [(image, label) for image, label in pairs if label.name not in there]
-    if missing and (strict or len(missing) == len(pairs)):
+        raise InputError(f"{images}: two images are named {twice}; the label map belongs to one of them")
+    return existing([(path, maps / f"{path.stem}.png") for path in pictures], maps, strict)
+
+
+def existing(pairs: Sequence[Pair], maps: Path, strict: bool) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+    """The pairs whose label map is there, and a line for each of the others. Raises InputError as `paired`."""
+    kept = tuple(pair for pair in pairs if pair[1].is_file())
+    missing = [pair for pair in pairs if not pair[1].is_file()]
+    if missing and (strict or not kept):
         raise InputError(
-            f"{label_folder}: {len(missing)} of {len(pairs)} images have no label map; "
-            f"the first is {missing[0][1].name}"
+            f"{maps}: {len(missing)} of {len(pairs)} images have no label map; the first is {missing[0][1].name}"
         )
-    return (
-        tuple(pair for pair in pairs if pair[1].name in there),
-        tuple(f"{label}: missing, the label map of {image.name}" for image, label in missing),
-    )
+    return kept, tuple(f"{label}: missing, the label map of {image.name}" for image, label in missing)

@@ -8,12 +8,15 @@ The order is the reference's (mask_former_semantic_dataset_mapper.py): scale, cr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
+from mask2edge.runtime.spec import Label
+from mask2edge.train.config import DataConfig
 from mask2edge.train.data.annotation import Annotation
 
 CROP_ATTEMPTS = 10
@@ -97,6 +100,26 @@ class Augmentation:
             return bool(areas.max() < self.max_category_area * areas.sum())
 
         return fits
+
+
+def build_augmentation(
+    data: DataConfig, labels: Sequence[Label], fill: tuple[float, float, float] = (127.5, 127.5, 127.5)
+) -> Augmentation:
+    """What a configuration says, for data of these classes."""
+    return Augmentation(
+        data.crop,
+        data.scale,
+        data.flip,
+        data.color_jitter,
+        data.max_category_area,
+        fill,
+        scale_to=data.scale_to,
+        edges=(data.shortest_edge, data.scale_limit or sys.maxsize),
+        avoid_empty=data.avoid_empty,
+        vertical_flip=data.vertical_flip,
+        rotate=data.rotate,
+        things=frozenset(label.id for label in labels if label.is_thing),
+    )
 
 
 def resized(image: np.ndarray, planes: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
