@@ -66,7 +66,7 @@ def report(result: dict[str, Any]) -> Iterator[str]:
     counted = f"{count} images" if count == whole else f"the first {count} of {whole} images"
     yield f"{result['artifact']} on {result['data']}, split {result['split']}, {counted}"
     if result["task"] == "instance":
-        yield f"COCO's protocol, at most {result['detections']} detections of a class in an image"
+        yield f"COCO's protocol, at most {result['detections']} detections of an image"
     yield "   ".join(f"{name.replace('_', ' ')} {figure:.4f}" for name, figure in result["metrics"].items())
 
 
