@@ -27,10 +27,9 @@ from mask2edge.runtime.command_line import InputError, say, whole_file
 from mask2edge.runtime.spec import ModelSpec
 from mask2edge.train.checkpoint import save_checkpoint
 from mask2edge.train.config import Config
+from mask2edge.train.data.annotation import Dataset
 from mask2edge.train.data.batches import LOSS, derived_seed, training_batches
-from mask2edge.train.data.semantic_annotations import SemanticAnnotations
-from mask2edge.train.data.semantic_folder import SemanticFolder
-from mask2edge.train.data.transforms import Augmentation
+from mask2edge.train.data.transforms import build_augmentation
 from mask2edge.train.loss.criterion import SetCriterion
 from mask2edge.train.optimizer import build_optimizer, set_learning_rate
 from mask2edge.train.training_state import Progress, load_training_state, save_training_state
@@ -73,8 +72,8 @@ def train(
     config: Config,
     spec: ModelSpec,
     model: nn.Module,
-    training: SemanticFolder,
-    validation: SemanticFolder | None,
+    training: Dataset,
+    validation: Dataset | None,
     out: Path,
     resume: bool = False,
 ) -> Outcome:
@@ -135,7 +134,7 @@ class Step:
         spec: ModelSpec,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        training: SemanticFolder,
+        training: Dataset,
         first_step: int,
         device: torch.device,
     ) -> None:
@@ -155,7 +154,7 @@ class Step:
             generator=self.generator,
         ).to(device)
         mean, std = spec.preprocessing.mean, spec.preprocessing.std
-        augment = Augmentation(data.crop, data.scale, data.flip, data.color_jitter, data.max_category_area, fill=mean)
+        augment = build_augmentation(data, spec.labels, fill=mean)
         self.batches = iter(
             training_batches(
                 training,
@@ -174,10 +173,10 @@ class Step:
         seed = derived_seed(self.settings.seed, LOSS, step)
         torch.manual_seed(seed)  # dropped paths
         self.generator.manual_seed(seed)  # points of the losses
-        pixels, targets = next(self.batches)
+        batch = next(self.batches)
         rate = set_learning_rate(self.optimizer, self.settings, step)
-        outputs = self.model(pixels.to(self.device))
-        losses = self.criterion(outputs, targets)
+        outputs = self.model(batch.pixels.to(self.device))
+        losses = self.criterion(outputs, batch.targets)
         total = self.criterion.total(losses)
         _require_finite("loss", total, losses, step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -229,7 +228,7 @@ def _validate(
     config: Config,
     spec: ModelSpec,
     model: nn.Module,
-    data: SemanticFolder,
+    data: Dataset,
     out: Path,
     progress: Progress,
     stop: StopSignals,
@@ -238,7 +237,7 @@ def _validate(
     """Scores the weights, notes them, and keeps them as the best where they are. Does nothing where it was stopped."""
     started = time.perf_counter()
     model.eval()
-    scores = validate(model, SemanticAnnotations(data), spec, lambda: stop.received is not None)
+    scores = validate(model, data, spec, lambda: stop.received is not None)
     model.train()
     if scores is None:
         return

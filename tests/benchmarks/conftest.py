@@ -18,19 +18,22 @@ NAMES = ("red", "green", "blue")
 
 
 def color_spec(
-    name: str = "colors", size: tuple[int, int] = (64, 96), tasks: tuple[str, ...] = ("semantic",)
+    name: str = "colors",
+    size: tuple[int, int] = (64, 96),
+    tasks: tuple[str, ...] = ("semantic",),
+    names: tuple[str, ...] = NAMES,
 ) -> ModelSpec:
-    """Red and green are things and blue is stuff, where the tasks are not semantic alone."""
-    things = (None,) * 3 if tasks == ("semantic",) else (True, True, False)
-    labels = tuple(Label(i, NAMES[i], things[i], tuple(int(c) for c in COLORS[i]), 10 + i) for i in range(3))
+    """All but the last class are things, where the tasks are not semantic alone."""
+    things = [None if tasks == ("semantic",) else name != names[-1] for name in names]
+    labels = tuple(Label(i, n, things[i], tuple(int(c) for c in COLORS[i]), 10 + i) for i, n in enumerate(names))
     rules = Preprocessing((0, 0, 0), (255, 255, 255), "keep-ratio", 64, 128)
     return ModelSpec(name, labels, 3, rules, Postprocessing(), tasks, size)
 
 
-def color_network(batch: int, height: int, width: int) -> onnx.ModelProto:
-    """Query q is surely class q, and its mask is where channel q is bright."""
-    class_logits = np.full((batch, 3, 4), -10, np.float32)
-    class_logits[:, np.arange(3), np.arange(3)] = 10
+def color_network(batch: int, height: int, width: int, classes: int = 3) -> onnx.ModelProto:
+    """Query q is surely class q, or none where there are fewer, and its mask is where channel q is bright."""
+    class_logits = np.full((batch, 3, classes + 1), -10, np.float32)
+    class_logits[:, np.arange(3), np.minimum(np.arange(3), classes)] = 10
     nodes = [
         helper.make_node("AveragePool", ["pixels"], ["pooled"], kernel_shape=[4, 4], strides=[4, 4]),
         helper.make_node("Mul", ["pooled", "gain"], ["bright"]),
@@ -42,7 +45,7 @@ def color_network(batch: int, height: int, width: int) -> onnx.ModelProto:
         "colors",
         [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [batch, 3, height, width])],
         [
-            helper.make_tensor_value_info("class_logits", TensorProto.FLOAT, [batch, 3, 4]),
+            helper.make_tensor_value_info("class_logits", TensorProto.FLOAT, [batch, 3, classes + 1]),
             helper.make_tensor_value_info("mask_logits", TensorProto.FLOAT, [batch, 3, height // 4, width // 4]),
         ],
         [
@@ -56,16 +59,20 @@ def color_network(batch: int, height: int, width: int) -> onnx.ModelProto:
 
 @pytest.fixture
 def color_engine(tmp_path: Path) -> Callable[..., Path]:
-    """color_engine(name="colors", batch=1, size=(64, 96), tasks=("semantic",)) -> the folder of an engine."""
+    """color_engine(name="colors", batch=1, size=(64, 96), tasks=("semantic",), names=NAMES) -> an engine's folder."""
 
     def make(
-        name: str = "colors", batch: int = 1, size: tuple[int, int] = (64, 96), tasks: tuple[str, ...] = ("semantic",)
+        name: str = "colors",
+        batch: int = 1,
+        size: tuple[int, int] = (64, 96),
+        tasks: tuple[str, ...] = ("semantic",),
+        names: tuple[str, ...] = NAMES,
     ) -> Path:
         folder = tmp_path / f"{name}.engine"
         folder.mkdir()
-        onnx.save(color_network(batch, *size), folder / "model.onnx")
+        onnx.save(color_network(batch, *size, len(names)), folder / "model.onnx")
         EngineSpec(
-            model=color_spec(name, size, tasks),
+            model=color_spec(name, size, tasks, names),
             profile=Profile.fixed(*size, batch),
             backend="onnxruntime",
             backend_version="1.0",

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -58,6 +59,24 @@ def test_void_crowds_and_a_missed_thing(color_engine, coco_data, capsys):
     _, semantic, _ = run(capsys, engine, "--task", "semantic", "--data", data)
     ious = {name: row["IoU"] for name, row in semantic["per_class"].items()}
     assert ious == pytest.approx({"red": 1, "green": 1 / 2, "blue": 1 / 2})
+
+
+def test_label_images_of_nuclei_in_every_task(color_engine, tmp_path, capsys):
+    """They carry no names: the model's are taken, and what no nucleus covers is its background."""
+    for folder in ("images", "labels"):
+        (tmp_path / "nuclei/val" / folder).mkdir(parents=True)
+    nuclei = np.where(THIRDS == 0, 700, np.where(THIRDS == 2, 900, 0))  # red; green between them is background
+    cv2.imwrite(str(tmp_path / "nuclei/val/labels/0.png"), nuclei.astype(np.uint16))
+    picture = np.where(nuclei[..., None] > 0, (0, 0, 255), (0, 255, 0)).astype(np.uint8)  # BGR
+    cv2.imwrite(str(tmp_path / "nuclei/val/images/0.png"), picture)
+    engine = color_engine(tasks=ALL, names=("nucleus", "background"))
+    found = {task: run(capsys, engine, "--task", task, "--data", tmp_path / "nuclei")[1] for task in ALL}
+    assert found["semantic"]["metrics"] == pytest.approx({"mIoU": 1, "pixel_accuracy": 1})
+    # both nuclei are one segment, twice the size of each: IoU one half is a match for AP50 and none for PQ
+    assert found["panoptic"]["per_class"]["background"]["PQ"] == pytest.approx(1)
+    assert found["panoptic"]["metrics"]["PQ_things"] == 0
+    assert found["instance"]["metrics"]["AP50"] == pytest.approx(51 / 101)
+    assert found["instance"]["metrics"]["AP"] == pytest.approx(51 / 101 / 10)
 
 
 def test_the_detections_that_count_are_stated(color_engine, coco_data, capsys):

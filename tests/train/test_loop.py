@@ -98,7 +98,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[SemanticFolder, Sema
             image = np.eye(3)[label_map] * 200 + generator.integers(0, 50, (48, 64, 3))
             cv2.imwrite(str(root / f"{split}/{index}.png"), image[:, :, ::-1].astype(np.uint8))
             cv2.imwrite(str(root / f"{split}annot/{index}.png"), label_map)
-    return SemanticFolder(root, "train", cache=True), SemanticFolder(root, "val", cache=True)
+    return SemanticFolder(root, "train"), SemanticFolder(root, "val")
 
 
 Run = Callable[..., loop.Outcome]
@@ -108,7 +108,7 @@ Run = Callable[..., loop.Outcome]
 def run(data: tuple[SemanticFolder, SemanticFolder]) -> Run:
     def start(out: Path, resume: bool = False, config: Config = CONFIG) -> loop.Outcome:
         model = tiny_model(seed=99 if resume else 0)  # what a resumed run starts from must not matter
-        return loop.train(config, build_spec(config, data[0].class_names), model, *data, out, resume)
+        return loop.train(config, build_spec(config, data[0].labels), model, *data, out, resume)
 
     return start
 
@@ -116,7 +116,7 @@ def run(data: tuple[SemanticFolder, SemanticFolder]) -> Run:
 @pytest.fixture(scope="module")
 def uninterrupted(data: tuple[SemanticFolder, SemanticFolder], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
-    outcome = loop.train(CONFIG, build_spec(CONFIG, data[0].class_names), tiny_model(seed=0), *data, out)
+    outcome = loop.train(CONFIG, build_spec(CONFIG, data[0].labels), tiny_model(seed=0), *data, out)
     assert (outcome.step, outcome.signal) == (4, None)
     return out
 
@@ -253,19 +253,20 @@ def test_workers_and_their_number_change_nothing(data: tuple[SemanticFolder, Sem
     alone, helped, later = batches(range(6), 0), batches(range(6), 2), batches(range(4, 6), 0)
     assert len(alone) == 6
     for one, other in zip([*alone, *alone[4:]], [*helped, *later], strict=True):
-        assert torch.equal(one[0], other[0])
-        for mine, theirs in zip(one[1], other[1], strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        assert one.numbers == other.numbers
+        for mine, theirs in zip(one.targets, other.targets, strict=True):
             assert torch.equal(mine["labels"], theirs["labels"])
             assert torch.equal(mine["masks"], theirs["masks"])
-    assert not torch.equal(alone[0][0], batches(range(1), 0, seed=1)[0][0])
+    assert not torch.equal(alone[0].pixels, batches(range(1), 0, seed=1)[0].pixels)
 
 
 def test_every_image_comes_once_an_epoch(data: tuple[SemanticFolder, SemanticFolder]) -> None:
     still = Augmentation((64, 64), (1.0, 1.0), False, False, 1.0)
     ones = (1.0, 1.0, 1.0)
     seen = [
-        pixels[0].numpy().tobytes()
-        for pixels, _ in training_batches(data[0], still, ones, ones, batch_size=1, seed=3, steps=range(15))
+        batch.pixels[0].numpy().tobytes()
+        for batch in training_batches(data[0], still, ones, ones, batch_size=1, seed=3, steps=range(15))
     ]
     epochs = [seen[start : start + 5] for start in (0, 5, 10)]
     assert all(set(epoch) == set(epochs[0]) and len(set(epoch)) == 5 for epoch in epochs)
