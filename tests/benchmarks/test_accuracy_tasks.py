@@ -55,7 +55,9 @@ def test_void_crowds_and_a_missed_thing(color_engine, coco_data, capsys):
     assert panoptic["metrics"]["PQ"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     _, instance, _ = run(capsys, engine, "--task", "instance", "--data", data)
     assert instance["per_class"]["red"]["AP"] == pytest.approx(1)
-    assert instance["per_class"]["green"]["AP"] == pytest.approx(51 / 101)
+    # the second green is missed, but for IoU 0.50: the blue query calls its two thirds green too, at the lowest score
+    assert instance["per_class"]["green"]["AP50"] == pytest.approx(1)
+    assert instance["per_class"]["green"]["AP"] == pytest.approx((101 + 9 * 51) / 10 / 101)
     _, semantic, _ = run(capsys, engine, "--task", "semantic", "--data", data)
     ious = {name: row["IoU"] for name, row in semantic["per_class"].items()}
     assert ious == pytest.approx({"red": 1, "green": 1 / 2, "blue": 1 / 2})
