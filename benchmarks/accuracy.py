@@ -28,10 +28,9 @@ from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.segmenter import TASKS
 from mask2edge.runtime.spec import Label
 from mask2edge.train.data.annotation import Dataset
-from mask2edge.train.data.formats import default_split, open_dataset, splits
+from mask2edge.train.data.formats import FORMATS, default_split, open_dataset, recognise
 from mask2edge.train.evaluation.task_evaluation import TaskEvaluation
 
-FORMATS = ("auto", "semantic")
 Segment = Callable[[np.ndarray], Segmentation]  # of BGR uint8 [H, W, 3]
 
 
@@ -47,14 +46,14 @@ def evaluate(
     return {"metrics": evaluation.metrics(), "per_class": evaluation.per_class(), "images": count}
 
 
-def open_data(root: Path, split: str | None) -> Dataset:
-    """The named split, else val, else the only one. Raises InputError."""
-    if not root.is_dir():
-        raise InputError(f"--data: expected a folder, got {str(root)!r}, which is not there")
-    found = splits(root)
-    if split is not None and found and split not in found:
-        raise InputError(f"--split: {root} holds {', '.join(found)}, got {split!r}")
-    return open_dataset(root, split or default_split(root))
+def open_data(root: Path, split: str | None, data_format: str = "auto", labels: Sequence[Label] = ()) -> Dataset:
+    """The named split, else val, else the only one. `labels`: the model's; label images of instances carry no names
+    of their own, and take these where they are of one thing, or of one and a background. Raises InputError.
+    """
+    kind = recognise(root) if data_format == "auto" else data_format
+    named = [label.is_thing for label in labels] in ([True], [True, False])
+    classes = [label.name for label in labels] if named else ()
+    return open_dataset(root, split or default_split(root, kind), kind, classes)
 
 
 def report(result: dict[str, Any]) -> Iterator[str]:
@@ -65,7 +64,7 @@ def report(result: dict[str, Any]) -> Iterator[str]:
     counted = f"{count} images" if count == whole else f"the first {count} of {whole} images"
     yield f"{result['artifact']} on {result['data']}, split {result['split']}, {counted}"
     if result["task"] == "instance":
-        yield f"COCO's protocol, at most {result['detections']} detections of a class in an image"
+        yield f"COCO's protocol, at most {result['detections']} detections of an image"
     yield "   ".join(f"{name.replace('_', ' ')} {figure:.4f}" for name, figure in result["metrics"].items())
 
 
@@ -85,7 +84,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("artifact", type=Path, metavar="ENGINE|ONNX|CHECKPOINT")
     parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="may hold one split alone")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="may hold one split alone; or one COCO JSON"
+    )
     parser.add_argument("--split", metavar="NAME", help="default: val, else the only one there is")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="default: recognised")
     parser.add_argument("--limit", type=positive_number, metavar="N", help="the first N images alone")
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     if arguments.detections and arguments.task != "instance":
         raise InputError(f"--detections: expected --task instance, where AP has such a limit, got {arguments.task}")
-    data = open_data(arguments.data, arguments.split)
+    kind = recognise(arguments.data) if arguments.format == "auto" else arguments.format
     with ExitStack() as stack:
         segmenter = stack.enter_context(
             open_artifact(
@@ -128,6 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         model, task = segmenter.spec.model, segmenter.check_task(arguments.task)
         detections = model.postprocessing.instance_top_k
+        data = open_data(arguments.data, arguments.split, kind, model.labels)
         say(f"{arguments.artifact}: {model.name}, {segmenter.spec.precision}, on {len(data)} images of {data.split}")
         result = evaluate(
             lambda image: segmenter(image, task=task), data, model.labels, task, detections, arguments.limit

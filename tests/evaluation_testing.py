@@ -24,6 +24,10 @@ def labels_of(things: str, stuff: str = "") -> tuple[Label, ...]:
     return tuple(Label(i, name, name in things, (0, 0, 0), 100 + i) for i, name in enumerate(things + stuff))
 
 
+NUCLEUS = Label(0, "nucleus", True, (0, 0, 0), 0)
+BACKGROUND = Label(1, "background", False, (0, 0, 0), 1)
+
+
 class Samples:
     """A data set that is in memory already."""
 

@@ -90,7 +90,7 @@ BAD = [
     ({"task": "panoptic"}, "colors does not say which of its classes are things"),
     ({"task": "instance"}, "colors was made for semantic"),
     ({"extra": ["--detections", "5"]}, "--detections: expected --task instance"),
-    ({"split": "test"}, "--split: .* holds val, got 'test'"),
+    ({"split": "test"}, "expected a split test of the format semantic; found val"),
     ({"data": "nowhere"}, "--data: expected a folder"),
     ({"artifact": "nowhere.engine"}, "expected an engine folder, an .onnx or a .safetensors file; found nothing"),
     ({"artifact": "data/classes.txt"}, "found a file of another kind"),

@@ -5,8 +5,8 @@
 
 Classes are the same where their names are, in the same order: an index means no more. Two things go beyond that. Data
 with some of a model's things (a COCO file of five categories) are found by category id and name, for instances. And
-where the model's only stuff is what the data's things leave over, as in nuclei and background, it is that: pixels
-without an instance are then that class, which data of instances cannot say themselves.
+where the data's things are the model's, whose only stuff is called background, pixels without an instance are that:
+data of instances cannot say it themselves.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def match_classes(labels: Sequence[Label], data: Dataset, task: str) -> ClassMat
         return ClassMatch(np.arange(len(labels)), tuple(labels))
     things = [label for label in labels if label.is_thing]
     rest = [label for label in labels if label.is_thing is False]
-    if len(rest) == 1 and _names(things) == _names(data.labels) and all(label.is_thing for label in data.labels):
+    all_things = all(label.is_thing for label in data.labels)
+    if _names(rest) == ["background"] and _names(things) == _names(data.labels) and all_things:
         return ClassMatch(np.array([label.id for label in things]), tuple(labels), background=rest[0].id)
     raise _differ(labels, data.labels, data)
 

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from evaluation_testing import Samples, annotation_of, labels_of
+from evaluation_testing import BACKGROUND, NUCLEUS, Samples, annotation_of, labels_of
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.spec import Label
@@ -58,11 +58,11 @@ def test_some_of_the_models_things_are_found_by_category_and_name():
     assert [label.name for label in match.counted] == ["b", "d"]
 
 
-@pytest.mark.parametrize(("names", "background"), [(("n", "b"), 1), (("b", "n"), 0)])
+@pytest.mark.parametrize(("names", "background"), [(("nucleus", "background"), 1), (("Background", "nucleus"), 0)])
 @pytest.mark.parametrize("task", ["panoptic", "semantic"])
-def test_what_instances_leave_over_is_the_models_only_stuff(names, background, task):
-    labels = tuple(Label(i, name, name == "n", (0, 0, 0), i) for i, name in enumerate(names))
-    match = matched(labels, labels_of("n"), task)
+def test_what_instances_leave_over_is_the_models_background(names, background, task):
+    labels = tuple(Label(i, name, name == "nucleus", (0, 0, 0), i) for i, name in enumerate(names))
+    match = matched(labels, [NUCLEUS], task)
     segments = annotation_of(np.array([[0, 1, 1], [2, 2, 0]]), [0, 0], crowd=[2])
     translated = match.translate(segments)
     nucleus = 1 - background
@@ -73,12 +73,12 @@ def test_what_instances_leave_over_is_the_models_only_stuff(names, background, t
 
 
 def test_an_image_full_of_instances_has_no_background():
-    match = matched(labels_of("n", "b"), labels_of("n"), "panoptic")
+    match = matched([NUCLEUS, BACKGROUND], [NUCLEUS], "panoptic")
     assert match.translate(annotation_of(np.ones((2, 2)), [0])).label_ids.tolist() == [0]
 
 
 def test_background_lies_where_no_plane_has_a_segment():
-    match = matched(labels_of("n", "b"), labels_of("n"), "semantic")
+    match = matched([NUCLEUS, BACKGROUND], [NUCLEUS], "semantic")
     planes = np.array([[[1, 1, 0, 0]], [[0, 2, 2, 0]]], np.int32)
     translated = match.translate(Annotation(planes, np.array([0, 0]), np.array([False, False])))
     assert translated.mask(2).tolist() == [[False, False, False, True]]

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from evaluation_testing import (
+    BACKGROUND,
     COCO,
     NUCLEI,
+    NUCLEUS,
     Samples,
     annotation_of,
     blobs,
@@ -96,7 +98,7 @@ def coco() -> tuple[tuple[Label, ...], list[Annotation]]:
 
 @pytest.fixture(scope="module")
 def nuclei() -> tuple[tuple[Label, ...], list[Annotation]]:
-    return labels_of("n"), list(nuclei_annotations(24))
+    return (NUCLEUS,), list(nuclei_annotations(24))
 
 
 # PQ
@@ -202,8 +204,8 @@ def test_quality_on_coco(oracle, coco, tmp_path):
 def test_quality_on_nuclei_with_a_background(oracle, nuclei, tmp_path):
     """What no nucleus covers is stuff, in the truth and in the predictions."""
     _, annotations = nuclei
-    labels, generator, pairs = labels_of("n", "b"), np.random.default_rng(0), []
-    match = match_classes(labels, Samples(labels_of("n"), []), "panoptic")
+    labels, generator, pairs = (NUCLEUS, BACKGROUND), np.random.default_rng(0), []
+    match = match_classes(labels, Samples([NUCLEUS], []), "panoptic")
     for annotation in annotations[:8]:
         result = perturbed_panoptic(annotation, labels[:1], generator)
         segment_map = np.where(result.label_map == 0, len(result.segments) + 1, result.label_map)
