@@ -39,6 +39,9 @@ QUERY_FEATURES = ("supervised", "unsupervised", "zero")
 PIXEL_DECODERS = ("msdeform", "fpn", "bifpn")
 
 
+DATA_FORMATS = ("semantic", "coco-panoptic", "instance-labels")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The network. Defaults are the constants that all official models share (paper, sec. 4.1)."""
@@ -113,22 +116,32 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    format: str = "semantic"
+    format: str = "auto"  # auto (recognised from the folder) or one of DATA_FORMATS
+    classes: tuple[str, ...] = ()  # of instance label images: the objects' name, and the background's where it is stuff
     crop: tuple[int, int] = (512, 512)  # (H, W), a multiple of 32
     scale: tuple[float, float] = (0.5, 2.0)  # random factor on the image before the crop
+    scale_to: str = "image"  # what a factor of 1 is: the image's size, shortest_edge, or the crop (large-scale jitter)
     flip: bool = True
+    vertical_flip: bool = False  # with `rotate`: images without an upright, as in microscopy
+    rotate: bool = False  # by quarter turns
     color_jitter: bool = True  # brightness, contrast, saturation, hue
     max_category_area: float = 1.0  # a crop with one category above this part of its area is drawn again
+    avoid_empty: bool = True  # so is one that holds none of the image's things, or no segment
     shortest_edge: int = 512  # validation and inference
     longest_edge: int = 2048
     workers: int = 2
-    colors: tuple[tuple[int, int, int], ...] = ()  # RGB of each class; default: generated
+    cache_mib: int = 1024  # decoded images kept in memory, by all workers together
+    colors: tuple[tuple[int, int, int], ...] = ()  # RGB of each class; default: the data set's, else generated
 
     def __post_init__(self) -> None:
+        if self.format not in ("auto", *DATA_FORMATS):
+            raise InputError(f"data.format: expected auto or one of {', '.join(DATA_FORMATS)}, got {self.format!r}")
         if min(self.crop) < 32 or any(length % 32 for length in self.crop):
             raise InputError(f"data.crop: expected [height, width] in multiples of 32, got {list(self.crop)}")
         if not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise InputError(f"data.scale: expected [low, high] with 0 < low <= high, got {list(self.scale)}")
+        if self.scale_to not in ("image", "shortest_edge", "crop"):
+            raise InputError(f"data.scale_to: expected image, shortest_edge or crop, got {self.scale_to!r}")
         if not 0 < self.max_category_area <= 1:
             raise InputError(f"data.max_category_area: expected above 0 and up to 1, got {self.max_category_area}")
         if not 0 < self.shortest_edge <= self.longest_edge:
@@ -137,6 +150,8 @@ class DataConfig:
             )
         if self.workers < 0:
             raise InputError(f"data.workers: expected 0 or more processes, got {self.workers}")
+        if self.cache_mib < 0:
+            raise InputError(f"data.cache_mib: expected 0 or more, got {self.cache_mib}")
         if any(not 0 <= part <= 255 for color in self.colors for part in color):
             raise InputError("data.colors: expected [red, green, blue] of 0 to 255 for each class")
 
@@ -144,7 +159,8 @@ class DataConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     steps: int = 160_000
-    batch_size: int = 16
+    batch_size: int = 16  # crops of one step, over all processes and micro-batches
+    accumulate: int = 1  # micro-batches that one process goes through in a step; the update is the same
     learning_rate: float = 1e-4
     backbone_multiplier: float = 0.1
     weight_decay: float = 0.05  # 0 on embeddings and norms
@@ -152,6 +168,10 @@ class TrainConfig:
     schedule: str = "polynomial"  # polynomial (power 0.9), step, or cosine
     step_milestones: tuple[float, ...] = (0.889, 0.963)  # as parts of `steps`; schedule "step" divides by 10 at each
     warmup_steps: int = 0
+    ema_decay: float = 0.0  # of the averaged weights, which are validated and saved; 0: the weights as they are
+    precision: str = "fp32"  # fp32, bf16 or fp16 (autocast); matching, losses and sampling places stay in float32
+    checkpoint_activations: bool = False  # less memory, a third more time: stages and layers run again backwards
+    freeze: tuple[str, ...] = ()  # names of modules that do not learn, such as "backbone" or "backbone.stem"
     seed: int = 0
     validate_every: int = 5000
     log_every: int = 20
@@ -162,7 +182,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.schedule not in ("polynomial", "step", "cosine"):
             raise InputError(f"train.schedule: expected polynomial, step or cosine, got {self.schedule!r}")
-        for name in ("steps", "batch_size", "validate_every", "log_every", "checkpoint_every"):
+        for name in ("steps", "batch_size", "accumulate", "validate_every", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "clip_norm"):
@@ -171,12 +191,17 @@ class TrainConfig:
         for name in ("backbone_multiplier", "weight_decay", "warmup_steps", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"train.{name}: expected 0 or more, got {getattr(self, name)}")
+        if self.precision not in ("fp32", "fp16", "bf16"):
+            raise InputError(f"train.precision: expected fp32, fp16 or bf16, got {self.precision!r}")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"train.ema_decay: expected 0 or a number below 1, got {self.ema_decay}")
 
 
 @dataclass(frozen=True)
 class Config:
     name: str = "custom"
     tasks: tuple[str, ...] = ("semantic",)
+    detections: int = 100  # instances of an image that the model's description asks for
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -1,7 +1,8 @@
 """Images with one class index per pixel: the data format `semantic`.
 
     data = SemanticFolder(Path("camvid"), "val")
-    image, label_map = data.image(0), data.label_map(0)     # RGB uint8 [H,W,3], uint8 or uint16 [H,W]
+    image, annotation = data[0]
+    data.label_map(0)       # class indices, uint8 or uint16 [H,W]
 
 Two layouts: SPLIT/ beside SPLITannot/, or images/SPLIT beside annotations/SPLIT; classes.txt (one name a line) at the
 root. A label map is a one-channel PNG named like its image; the number of classes and 255 both mean "ignore".
@@ -13,14 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.spec import Label
+from mask2edge.train.data.annotation import Annotation
+from mask2edge.train.data.image_file import images_in, read_index_map, read_rgb, require_same_size
+from mask2edge.train.labels import labels_from_names
 
 IGNORE = 255  # in label maps given out; a data set of more than 254 classes gets uint16 maps and IGNORE_WIDE
 IGNORE_WIDE = 65535
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 CLASSES_FILE = "classes.txt"
 _LAYOUTS: tuple[Callable[[Path, str], tuple[Path, Path]], ...] = (
     lambda root, split: (root / split, root / f"{split}annot"),
@@ -31,52 +34,46 @@ _LAYOUTS: tuple[Callable[[Path, str], tuple[Path, Path]], ...] = (
 class SemanticFolder:
     """One split of a folder: pairs of image and label map, in the order of their names.
 
-    root: the data set's folder; split: such as "train" or "val"; cache: keep decoded images in memory (CamVid's train
-    split takes 250 MB). Raises InputError where a folder, classes.txt or an image's label map is missing.
+    root: the data set's folder; split: such as "train" or "val". Raises InputError where a folder or classes.txt is
+    missing, or label maps are and `strict`; else their images are left out and said in `faults`.
     """
 
-    def __init__(self, root: Path, split: str, cache: bool = False) -> None:
+    def __init__(self, root: Path, split: str, strict: bool = True) -> None:
         self.root, self.split = root, split
         image_folder, label_folder = _folders(root, split)
         self.class_names = read_class_names(root / CLASSES_FILE)
+        self.labels: tuple[Label, ...] = labels_from_names(self.class_names)
         self.ignore = IGNORE if len(self.class_names) < IGNORE else IGNORE_WIDE
-        self.pairs = _pairs(image_folder, label_folder)
-        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if cache else None
+        self.pairs, self.faults = _pairs(image_folder, label_folder, strict)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """(image, label map) of the same height and width. The arrays may be shared: do not write into them."""
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
-        image, label_map = self.image(index), self.label_map(index)
-        if image.shape[:2] != label_map.shape:
-            raise InputError(
-                f"{self.pairs[index][1]}: a label map that does not fit: expected {_size(image)} (height x width) "
-                f"as the image {self.pairs[index][0].name} has, got {_size(label_map)}"
-            )
-        if self._cache is not None:
-            self._cache[index] = image, label_map
-        return image, label_map
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Annotation]:
+        image, annotation = self.image(index), self.annotation(index)
+        require_same_size(image, annotation.planes, *self.pairs[index])
+        return image, annotation
+
+    def name(self, index: int) -> str:
+        return self.pairs[index][0].name
 
     def image(self, index: int) -> np.ndarray:
         """RGB uint8 [H,W,3]."""
-        path = self.pairs[index][0]
-        bgr = _read(path, cv2.IMREAD_COLOR)
-        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)  # [H,W,3]
+        return read_rgb(self.pairs[index][0])
+
+    def annotation(self, index: int) -> Annotation:
+        """One segment for each class present, in the order of the classes."""
+        label_map = self.label_map(index)  # [H,W]
+        present = np.flatnonzero(np.bincount(label_map.ravel()))
+        present = present[present != self.ignore]  # [n]
+        places = np.zeros(self.ignore + 1, np.int32)
+        places[present] = np.arange(1, len(present) + 1)
+        return Annotation(places[label_map][None], present.astype(np.int64), np.zeros(len(present), bool))
 
     def label_map(self, index: int) -> np.ndarray:
         """Class indices [H,W], uint8 (uint16 for more than 254 classes); every ignored pixel is `self.ignore`."""
         path = self.pairs[index][1]
-        values = _read(path, cv2.IMREAD_UNCHANGED)
-        if values.ndim != 2:
-            raise InputError(
-                f"{path}: expected one channel of class indices, got {values.shape[2]} channels (a colour label map, "
-                "or a PNG with a palette); write the indices as a grey PNG"
-            )
-        if values.dtype not in (np.uint8, np.uint16):
-            raise InputError(f"{path}: expected 8 or 16 bits a pixel, got {values.dtype}; write a grey PNG")
+        values = read_index_map(path)  # [H,W]
         classes = len(self.class_names)
         ignored = (values == classes) | (values == self.ignore)
         wrong = (values > classes) & ~ignored  # [H,W]
@@ -132,34 +129,23 @@ def _folders(root: Path, split: str) -> tuple[Path, Path]:
     raise InputError(f"{root}: expected {expected}; found {found}")
 
 
-def _pairs(image_folder: Path, label_folder: Path) -> tuple[tuple[Path, Path], ...]:
-    images = sorted(path for path in image_folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not images:
-        raise InputError(f"{image_folder}: expected images ({', '.join(IMAGE_SUFFIXES)}), found none")
+def _pairs(
+    image_folder: Path, label_folder: Path, strict: bool
+) -> tuple[tuple[tuple[Path, Path], ...], tuple[str, ...]]:
+    images = images_in(image_folder)
     stems = [path.stem for path in images]
     if len(set(stems)) != len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise InputError(f"{image_folder}: two images are named {twice}; the label map belongs to one of them")
     pairs = tuple((path, label_folder / f"{path.stem}.png") for path in images)
-    missing = [label for _, label in pairs if not label.is_file()]
-    if missing:
+    there = {path.name for path in label_folder.iterdir()}
+    missing = [(image, label) for image, label in pairs if label.name not in there]
+    if missing and (strict or len(missing) == len(pairs)):
         raise InputError(
-            f"{label_folder}: {len(missing)} of {len(pairs)} images have no label map; the first is {missing[0].name}"
+            f"{label_folder}: {len(missing)} of {len(pairs)} images have no label map; "
+            f"the first is {missing[0][1].name}"
         )
-    return pairs
-
-
-def _read(path: Path, flags: int) -> np.ndarray:
-    # imdecode, not imread: no warning of OpenCV's own on stderr, and paths with any letters on every platform
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    image = cv2.imdecode(data, flags) if data.size else None
-    if image is None:
-        raise InputError(f"{path}: expected an image, got {data.size} bytes that OpenCV cannot decode")
-    return image
-
-
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[0]}x{array.shape[1]}"
+    return (
+        tuple(pair for pair in pairs if pair[1].name in there),
+        tuple(f"{label}: missing, the label map of {image.name}" for image, label in missing),
+    )

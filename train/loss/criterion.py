@@ -60,7 +60,11 @@ class SetCriterion(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(
-        self, outputs: Mapping[str, Any], targets: Sequence[Target], num_masks: float | Tensor | None = None
+        self,
+        outputs: Mapping[str, Any],
+        targets: Sequence[Target],
+        num_masks: float | Tensor | None = None,
+        generators: Sequence[torch.Generator] | None = None,
     ) -> dict[str, Tensor]:
         """Unweighted scalar losses by name: "class", "mask", "dice" of the final prediction; "class_0", "mask_0", ...
         of the earlier ones, 0 = the learned queries.
@@ -68,7 +72,8 @@ class SetCriterion(nn.Module):
         outputs: {"class_logits": [N, Q, K+1], "mask_logits": [N, Q, h, w], "auxiliary": list of dicts of the same two}
         (no "auxiliary": the final prediction alone). targets: N dicts {"labels": int64 [T], "masks": bool or float
         [T, H, W]}, masks over the whole padded input, one resolution for the batch. num_masks: divisor of the mask
-        and dice terms; by default the mean number of targets per process, at least 1.
+        and dice terms; by default the mean number of targets per process, at least 1. generators: one per image, of
+        which its points are drawn; by default the criterion's own for all.
 
         Raises InputError for targets of the wrong number, shape, type or class.
         """
@@ -76,9 +81,9 @@ class SetCriterion(nn.Module):
         labels, masks = self._check(targets, len(outputs["mask_logits"]), device)
         if num_masks is None:
             num_masks = average_num_masks(sum(len(each) for each in labels), device)
-        losses = self._prediction_losses(outputs, labels, masks, num_masks)
+        losses = self._prediction_losses(outputs, labels, masks, num_masks, generators)
         for index, prediction in enumerate(outputs.get("auxiliary", ())):
-            for name, value in self._prediction_losses(prediction, labels, masks, num_masks).items():
+            for name, value in self._prediction_losses(prediction, labels, masks, num_masks, generators).items():
                 losses[f"{name}_{index}"] = value
         return losses
 
@@ -87,13 +92,18 @@ class SetCriterion(nn.Module):
         return sum(self.weights[name.partition("_")[0]] * value for name, value in losses.items())  # type: ignore
 
     def _prediction_losses(
-        self, prediction: Mapping[str, Tensor], labels: list[Tensor], masks: Tensor, num_masks: float | Tensor
+        self,
+        prediction: Mapping[str, Tensor],
+        labels: list[Tensor],
+        masks: Tensor,
+        num_masks: float | Tensor,
+        generators: Sequence[torch.Generator] | None,
     ) -> dict[str, Tensor]:
         """The three terms of one prediction. masks: float32 [sum of T, 1, H, W], all images' in order."""
         counts = [len(each) for each in labels]
         image_masks = masks.squeeze(1).split(counts)  # N views [T, H, W]
         class_logits, mask_logits = prediction["class_logits"], prediction["mask_logits"]
-        indices = self.matcher(class_logits, mask_logits, labels, image_masks, self.generator)
+        indices = self.matcher(class_logits, mask_logits, labels, image_masks, generators or self.generator)
 
         device = mask_logits.device
         images = torch.cat([torch.full_like(i, n) for n, (i, _) in enumerate(indices)]).to(device)  # [M]
@@ -107,9 +117,14 @@ class SetCriterion(nn.Module):
             class_loss = F.cross_entropy(class_logits.float().transpose(1, 2), classes, weight=self.class_weights)
 
             predicted = mask_logits[images, queries].float().unsqueeze(1)  # [M, 1, h, w]
-            points = uncertain_points(
-                predicted.detach(), self.num_points, self.oversample_ratio, self.importance_sample_ratio, self.generator
-            )  # [M, P, 2]
+            settings = self.num_points, self.oversample_ratio, self.importance_sample_ratio
+            if generators is None:
+                points = uncertain_points(predicted.detach(), *settings, self.generator)  # [M, P, 2]
+            else:
+                of_images = predicted.detach().split([len(i) for i, _ in indices])  # N views [T, 1, h, w]
+                points = torch.cat(
+                    [uncertain_points(maps, *settings, g) for maps, g in zip(of_images, generators, strict=True)]
+                )  # [M, P, 2]
             with torch.no_grad():
                 wanted = sample_points(masks[matched], points).squeeze(1)  # [M, P]
             logits = sample_points(predicted, points).squeeze(1)  # [M, P]

@@ -36,7 +36,7 @@ class HungarianMatcher:
         mask_logits: Tensor,
         labels: Sequence[Tensor],
         masks: Sequence[Tensor],
-        generator: torch.Generator,
+        generator: torch.Generator | Sequence[torch.Generator],
     ) -> list[tuple[Tensor, Tensor]]:
         """Matches each image's queries with its targets, on one set of uniform points per image.
 
@@ -46,7 +46,8 @@ class HungarianMatcher:
         Returns N pairs (i, j) of int64 CPU tensors, i the queries in rising order, j their targets, with
         len(i) = len(j) = min(Q, T).
         """
-        points = uniform_points(len(mask_logits), self.num_points, generator, mask_logits.device)  # [N, P, 2]
+        generators = [generator] * len(mask_logits) if isinstance(generator, torch.Generator) else generator
+        points = torch.cat([uniform_points(1, self.num_points, g, mask_logits.device) for g in generators])  # [N, P, 2]
         with torch.autocast(mask_logits.device.type, enabled=False):
             # one read for the batch: the queries of an image are channels, for they share its points
             predicted = sample_points(mask_logits.float(), points)  # [N, Q, P]

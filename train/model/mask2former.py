@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mask2edge.train.config import ModelConfig
@@ -37,6 +38,9 @@ class Mask2Former(nn.Module):
         height, width = pixels.shape[2:]
         if height % 32 or width % 32:
             raise ValueError(f"expected height and width that are multiples of 32, got {height}x{width}; pad the image")
+        if self.training and pixels.device.type == "cpu":
+            # depthwise convolutions and their gradients are up to three times as fast with channels side by side
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
         mask_features, levels = self.pixel_decoder(self.backbone(pixels))
         *auxiliary, final = self.mask_decoder(levels, mask_features)
         return {**final, "auxiliary": auxiliary}

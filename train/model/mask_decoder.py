@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mask2edge.train.model.decoder_layer import DecoderLayer
+from mask2edge.train.model.float32_islands import mask_logits
 from mask2edge.train.model.pixel_decoder import NUM_LEVELS
 from mask2edge.train.model.position import sine_position
 
@@ -117,15 +118,15 @@ class MaskDecoder(nn.Module):
         class_logits, mask_embed = self.heads(queries)
         return {
             "class_logits": class_logits,
-            "mask_logits": torch.einsum("nqc,nchw->nqhw", mask_embed, mask_features),
+            "mask_logits": mask_logits(mask_embed, mask_features),
         }
 
 
-def attention_logits(mask_logits: Tensor, maps: Sequence[Tensor]) -> Tensor:
+def attention_logits(logits: Tensor, maps: Sequence[Tensor]) -> Tensor:
     """Mask logits [N, Q, H/4, W/4] at the sizes of the maps [N, C, h, w] that are read together: [N, Q, sum of h*w]."""
     return joined(
         [
-            F.interpolate(mask_logits.detach(), x.shape[2:], mode="bilinear", align_corners=False).flatten(2)
+            F.interpolate(logits.detach(), x.shape[2:], mode="bilinear", align_corners=False).flatten(2)
             for x in maps
         ],
         dim=2,

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mask2edge.train.model.deformable_attention import MultiscaleDeformableAttention
+from mask2edge.train.model.float32_islands import wide_dtype
 from mask2edge.train.model.position import sine_position
 
 GROUPS = 32
@@ -127,9 +128,10 @@ def mask_feature_layer(dim: int) -> nn.Conv2d:
 def pixel_centres(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
     """(x, y) in [0, 1] of every pixel of every level, row by row: [1, S, 2]. They serve all levels alike."""
     parts = []
+    dtype = wide_dtype(like.dtype)
     for height, width in shapes:
-        y = (torch.arange(height, device=like.device).to(like.dtype) + 0.5) / height  # [H]
-        x = (torch.arange(width, device=like.device).to(like.dtype) + 0.5) / width  # [W]
+        y = (torch.arange(height, device=like.device).to(dtype) + 0.5) / height  # [H]
+        x = (torch.arange(width, device=like.device).to(dtype) + 0.5) / width  # [W]
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")  # [H, W]
         parts.append(torch.stack([grid_x.flatten(), grid_y.flatten()], -1))  # [H*W, 2]
     return torch.cat(parts)[None]

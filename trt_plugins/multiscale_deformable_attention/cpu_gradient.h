@@ -1,0 +1,34 @@
+// The gradient of MultiscaleDeformableAttention on the CPU, for training.
+//
+//     multiscale_deformable_attention_gradient(tensors, shape, groups, parallel_for);
+#pragma once
+
+#include "common/instruction_set.h"
+#include "common/parallel_for.h"
+#include "multiscale_deformable_attention/shape.h"
+
+namespace mask2edge {
+
+// Contiguous fp32; the first four and grad_output as in README.md, each gradient of the shape of its tensor.
+struct DeformableAttentionGradientTensors {
+    const float* value;
+    const float* offsets;
+    const float* logits;
+    const float* reference_points;
+    const float* grad_output;
+    float* grad_value;
+    float* grad_offsets;
+    float* grad_logits;
+};
+
+// Writes all of the three gradients. A task is an image's group of heads: no two add to the same part of grad_value,
+// and each adds in the order of the queries, so that neither threads nor `groups`, a divisor of the heads, change a bit.
+void multiscale_deformable_attention_gradient(const DeformableAttentionGradientTensors& tensors,
+                                              const DeformableAttentionShape& shape, int64_t groups,
+                                              const ParallelFor& parallel_for,
+                                              InstructionSet set = best_instruction_set());
+
+// As few groups as keep `threads` equally busy: heads side by side share the cache lines of `value`.
+int64_t gradient_groups(const DeformableAttentionShape& shape, int64_t threads);
+
+}  // namespace mask2edge
