@@ -125,10 +125,7 @@ class MaskDecoder(nn.Module):
 def attention_logits(logits: Tensor, maps: Sequence[Tensor]) -> Tensor:
     """Mask logits [N, Q, H/4, W/4] at the sizes of the maps [N, C, h, w] that are read together: [N, Q, sum of h*w]."""
     return joined(
-        [
-            F.interpolate(logits.detach(), x.shape[2:], mode="bilinear", align_corners=False).flatten(2)
-            for x in maps
-        ],
+        [F.interpolate(logits.detach(), x.shape[2:], mode="bilinear", align_corners=False).flatten(2) for x in maps],
         dim=2,
     )
 
