@@ -30,14 +30,14 @@ from mask2edge.benchmarks.ablation_table import differences, markdown
 from mask2edge.benchmarks.results_table import append_row, read_rows
 from mask2edge.runtime.command_line import InputError, command, positive_number, say
 from mask2edge.train.config import load_config
-from mask2edge.train.loop import METRICS_FILE, STATE_FILE, read_metrics
+from mask2edge.train.run_folder import METRICS_FILE, STATE_FILE, read_metrics
 from mask2edge.train.train import parse_overrides
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "ablations.csv"
 IDENTITY = ("config", "data", "common", "steps", "seed", "row", "settings")
-COLUMNS = ("date", "commit", "cpu", "versions", *IDENTITY, "seconds_per_step", *METRICS, "AP50")
-FIGURES = (*METRICS, "AP50")
+FIGURES = (*METRICS, "AP50", "PQ_things")
+COLUMNS = ("date", "commit", "cpu", "versions", *IDENTITY, "seconds_per_step", *FIGURES)
 STOPPED = (-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 

@@ -5,100 +5,104 @@
     recall.metrics()["layer 1"]["AR@100"]
 
 For each IoU threshold 0.50, 0.55 … 0.95 the part of the objects that a proposal of their own matches; their mean. Per
-image the `proposals` of the highest score count. COCOeval of pycocotools with useCats = 0; a crowd is a region to
-ignore.
+image the `proposals` of the highest score count. Objects and proposals are of one class; a crowd is a region to ignore.
+hotcoco does the matching (decision 9), and what is kept of an image are its matches.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.rle import encode
 from mask2edge.train.data.annotation import Annotation
+from mask2edge.train.evaluation.average_precision import AREAS, run_lengths
 
-AREAS = ("all", "small", "medium", "large")  # up to 32², 96² and above, in pixels of the object
+OBJECT = 1  # the one category
 Regions = tuple[np.ndarray, np.ndarray]  # masks bool [n, H, W], scores [n]
 
 
 class AverageRecall:
-    """For several sources of proposals at once, each by its name. Keeps run lengths, no masks."""
+    """For several sources of proposals at once, each by its name: the same ones for every image."""
 
     def __init__(self, proposals: int = 100) -> None:
-        """Raises InputError where pycocotools is not installed."""
-        try:
-            import pycocotools.mask as coco_masks
-        except ImportError as error:
-            raise InputError(
-                f"average recall: expected the package pycocotools, which cannot be imported ({error}); "
-                "pip install pycocotools"
-            ) from error
-        self._masks = coco_masks
         self.proposals = proposals
-        self._images: list[dict[str, Any]] = []
-        self._objects: list[dict[str, Any]] = []
-        self._found: dict[str, list[dict[str, Any]]] = {}
+        self._matches: dict[str, Any] = {}
+        self._images = self._segments = 0
+        self._objects = False  # whether there were any
 
     def add(self, annotation: Annotation, things: set[int], regions: Mapping[str, Regions]) -> None:
         """One image: the objects are the segments of the classes `things`. Empty masks propose nothing."""
+        self._images += 1
         height, width = annotation.size
-        image = len(self._images) + 1
-        self._images.append({"id": image, "height": height, "width": width})
-        for segment, label in enumerate(annotation.label_ids.tolist()):
-            if label in things:
-                encoded = self.encoded(annotation.mask(segment)[None])[0]
-                self._objects.append(
-                    {
-                        "id": len(self._objects) + 1,  # from 1: COCO's matching takes 0 for no match
-                        "image_id": image,
-                        "category_id": 1,
-                        "iscrowd": int(annotation.crowd[segment]),
-                        "area": int(self._masks.area(encoded)),
-                        "segmentation": encoded,
-                    }
-                )
+        image = {"id": self._images, "height": height, "width": width}
+        objects = self._truth(annotation, things)
         for name, (masks, scores) in regions.items():
-            found = self._found.setdefault(name, [])
-            kept = masks.any((1, 2))  # [n]
-            found += [
-                {"image_id": image, "category_id": 1, "score": float(score), "segmentation": mask}
-                for mask, score in zip(self.encoded(masks[kept]), scores[kept], strict=True)
+            found = [
+                {
+                    "image_id": self._images,
+                    "category_id": OBJECT,
+                    "score": float(score),
+                    "segmentation": {"size": [height, width], "counts": encode(mask).tolist()},
+                }
+                for mask, score in zip(masks, scores, strict=True)
+                if mask.any()
             ]
+            if name not in self._matches:
+                self._matches[name] = _matcher(self.proposals)
+            self._matches[name].update([image], objects, found)
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """name -> {"AR@100", "AR@100_small", …}, fractions; of areas, where there are objects of them.
 
-        Raises InputError where there are no objects at all.
+        Raises InputError where there are no objects at all. Ends the counting.
         """
-        if all(each["iscrowd"] for each in self._objects):
+        if not self._objects:
             raise InputError("average recall: expected objects, got none: no image has a segment of a class of things")
-        return {name: self._metrics(found) for name, found in self._found.items()}
+        return {name: self._figures(matches) for name, matches in self._matches.items()}
 
-    def encoded(self, masks: np.ndarray) -> list[dict[str, Any]]:
-        """Compressed run lengths of bool [n, H, W]."""
-        return self._masks.encode(np.asfortranarray(masks.transpose(1, 2, 0), np.uint8))
+    def _truth(self, annotation: Annotation, things: set[int]) -> list[dict[str, Any]]:
+        counts, truth = run_lengths(annotation), []
+        for segment, label in enumerate(annotation.label_ids.tolist()):
+            if label in things:
+                crowd = bool(annotation.crowd[segment])
+                self._segments += 1
+                self._objects |= not crowd
+                truth.append(
+                    {
+                        "id": self._segments,  # from 1: COCO's matching takes 0 for no match
+                        "image_id": self._images,
+                        "category_id": OBJECT,
+                        "iscrowd": int(crowd),
+                        "area": int(counts[segment][1::2].sum()),
+                        "segmentation": {"size": list(annotation.size), "counts": counts[segment].tolist()},
+                    }
+                )
+        return truth
 
-    def _metrics(self, found: list[dict[str, Any]]) -> dict[str, float]:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        with contextlib.redirect_stdout(io.StringIO()):  # it reports its times
-            truth = COCO()
-            truth.dataset = {"images": self._images, "annotations": self._objects, "categories": [{"id": 1}]}
-            truth.createIndex()
-            evaluation = COCOeval(truth, truth.loadRes(found) if found else COCO(), "segm")
-            evaluation.params.useCats = 0
-            evaluation.params.maxDets = [self.proposals]
-            evaluation.evaluate()
-            evaluation.accumulate()
+    def _figures(self, matches: Any) -> dict[str, float]:
+        evaluation = matches.finalize()
+        evaluation.accumulate()
         recall = evaluation.eval["recall"][:, 0, :, 0]  # [thresholds, areas]; -1: no objects
-        key = f"AR@{self.proposals}"
         return {
-            key if area == "all" else f"{key}_{area}": float(values.mean())
-            for area, values in zip(AREAS, recall.T, strict=True)
-            if values[0] > -1
+            f"AR@{self.proposals}{name}": float(recall[:, place].mean())
+            for name, place in AREAS.items()
+            if recall[0, place] > -1
         }
+
+
+def _matcher(proposals: int) -> Any:
+    """Raises InputError where hotcoco is not installed."""
+    try:
+        from hotcoco import Params, StreamingEval
+    except ImportError as error:
+        raise InputError(
+            f"average recall: expected the package hotcoco, which cannot be imported ({error}); "
+            "pip install 'mask2edge[accuracy]'"
+        ) from error
+    rules = Params("segm")
+    rules.max_dets = [proposals]
+    return StreamingEval([{"id": OBJECT, "name": "object"}], "segm", params=rules)

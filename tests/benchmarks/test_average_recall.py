@@ -1,7 +1,10 @@
-"""Average recall against the protocol written out in NumPy."""
+"""Average recall against the protocol written out in NumPy, and against pycocotools."""
 
 import numpy as np
+import pycocotools.mask
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from mask2edge.benchmarks.average_recall import AverageRecall
 from mask2edge.runtime.command_line import InputError
@@ -54,6 +57,41 @@ def test_equals_the_protocol(proposals):
     expected = by_hand(images, proposals)
     assert 0.05 < expected < 0.9
     assert recall.metrics()["found"][f"AR@{proposals}"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_equals_pycocotools_without_categories():
+    """Classes of their own there, and useCats = 0; crowds, too."""
+    rng = np.random.default_rng(2)
+    recall = AverageRecall(5)
+    images, objects, found = [], [], []
+    for number in range(1, 7):
+        annotation, masks, scores = random_image(rng)
+        annotation = Annotation(annotation.planes, annotation.label_ids, rng.random(6) < 0.2)
+        recall.add(annotation, {0, 1}, {"found": (masks, scores)})
+        images.append({"id": number, "height": 40, "width": 50})
+        for k, label in enumerate(annotation.label_ids.tolist()):
+            encoded = pycocotools.mask.encode(np.asfortranarray(annotation.mask(k).astype(np.uint8)))
+            objects.append(
+                {
+                    "id": len(objects) + 1, "image_id": number, "category_id": 1 + label, "segmentation": encoded,
+                    "iscrowd": int(annotation.crowd[k]), "area": int(pycocotools.mask.area(encoded)),
+                }
+            )  # fmt: skip
+        for mask, score in zip(masks, scores, strict=True):
+            encoded = pycocotools.mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+            category = int(rng.integers(1, 3))
+            found.append({"image_id": number, "category_id": category, "score": score, "segmentation": encoded})
+    truth = COCO()
+    truth.dataset = {"images": images, "annotations": objects, "categories": [{"id": 1}, {"id": 2}]}
+    truth.createIndex()
+    evaluation = COCOeval(truth, truth.loadRes(found), "segm")
+    evaluation.params.useCats = 0
+    evaluation.params.maxDets = [5]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    expected = evaluation.eval["recall"][:, 0, 0, 0].mean()
+    assert 0.05 < expected < 0.9
+    assert recall.metrics()["found"]["AR@5"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_objects_themselves_have_recall_1_and_nothing_has_0():

@@ -1,6 +1,7 @@
 """Masked attention against float64 NumPy, and what its mask must and must not do."""
 
 import numpy as np
+import pytest
 import torch
 
 from mask2edge.train.model.masked_attention import Attention, mask_pooling, masked_attention
@@ -86,3 +87,8 @@ def test_no_gradient_through_the_pooled_mask():
     mask_pooling(value, mask_logits).sum().backward()
     assert mask_logits.grad is None
     assert value.grad.abs().sum() > 0
+
+
+def test_mask_pooling_in_half_precision_counts_beyond_what_float16_holds():
+    value, mask_logits = torch.full((1, 70_000, 1), 2.0).half(), torch.ones(1, 1, 70_000).half()
+    assert mask_pooling(value, mask_logits).item() == pytest.approx(2.0, rel=1e-2)

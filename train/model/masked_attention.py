@@ -8,6 +8,7 @@ place (K-Net, sec. 3.2; Mask2Former, table 4c): the plain mean inside the mask.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,8 +39,9 @@ def mask_pooling(value: Tensor, mask_logits: Tensor | None) -> Tensor:
     """
     if mask_logits is None:
         return value.mean(1, keepdim=True)
-    attended = attended_keys(mask_logits).to(value.dtype)  # [N, Q, S]
-    return attended / attended.sum(-1, keepdim=True) @ value
+    attended = attended_keys(mask_logits).to(torch.promote_types(value.dtype, torch.float32))  # [N, Q, S]
+    weights = attended / attended.sum(-1, keepdim=True)  # [N, Q, S]; float16 cannot count beyond 65504
+    return weights.to(value.dtype) @ value
 
 
 def attended_keys(mask_logits: Tensor) -> Tensor:
