@@ -11,6 +11,7 @@ Only the main process writes files and speaks.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,10 @@ class Processes:
         first = int(self.max([self.size - self.rank if error else 0])[0])
         if first:
             raise InputError(self._text_from(self.size - first, str(error))) from error
+
+    def speaking_once(self) -> contextlib.AbstractContextManager[object]:
+        """What all processes write to stderr alike in the block, the main one alone does."""
+        return contextlib.nullcontext() if self.is_main else contextlib.redirect_stderr(io.StringIO())
 
     def _reduced(self, values: Sequence[float], operation: dist.ReduceOp.RedOpType) -> list[float]:
         if self.size == 1:

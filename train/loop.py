@@ -36,14 +36,15 @@ from mask2edge.train.training_state import Progress, TrainingState, load_trainin
 
 
 class Scores(Protocol):
-    """What a validation found. score: the number to maximise, called `name`; metrics: all that belongs into a row."""
+    """What a validation found. score: the number to maximise, called `name`; metrics: all figures, by name;
+    per_class: task -> class -> figures."""
 
     @property
     def name(self) -> str: ...
     @property
     def score(self) -> float: ...
     @property
-    def metrics(self) -> Mapping[str, Any]: ...
+    def metrics(self) -> Mapping[str, float]: ...
     @property
     def per_class(self) -> Mapping[str, Any]: ...
 
@@ -173,18 +174,15 @@ def _validate(
                     progress.best = scores.score
                     folder.save_best(state)
                 seconds = time.perf_counter() - started
-                row = {"kind": "validation", "step": progress.step, **scores.metrics, "per_class": scores.per_class}
-                folder.log(row | {"seconds": seconds})
+                figures = {**scores.metrics, "per_class": scores.per_class, "seconds": seconds}
+                folder.log({"kind": "validation", "step": progress.step, **figures})
                 shown = {f"best_{scores.name}": f"{progress.best:.4f}"}
                 if pictures is not None:
                     folder.save_samples(pictures(state.evaluated), progress.step)
                 bar.clear()
-                say(f"step {progress.step}: {_in_words(scores.metrics)}")
+                in_words = ", ".join(f"{name} {figure:.4f}" for name, figure in scores.metrics.items())
+                say(f"step {progress.step}: {in_words}")
     state.model.train()
     validated, best = processes.from_main([progress.validated, math.nan if progress.best is None else progress.best])
     progress.validated, progress.best = int(validated), None if math.isnan(best) else best
     return shown
-
-
-def _in_words(metrics: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if isinstance(value, float))

@@ -38,7 +38,8 @@ Target = Mapping[str, Tensor]  # {"labels": int64 [T], "masks": bool [T, H, W]}
 class Step:
     """What it does depends on the weights and the step's number alone.
 
-    Dropped paths (Swin) are drawn per step and process: deterministic, but others with another number of processes.
+    Dropped paths and dropout are drawn per step and process: deterministic, but not the same for another number of
+    processes or micro-batches.
     `data_seconds` is what the last call waited for its batch.
     """
 

@@ -32,7 +32,7 @@ class TensorBoardLog:
             self._open = lambda: SummaryWriter(str(folder), purge_step=first_step)
 
     def row(self, row: Mapping[str, Any]) -> None:
-        """Every number of a row of metrics.jsonl, under its kind: train/loss, validation/iou/Car."""
+        """Every number of a row of metrics.jsonl, under its kind: train/loss, validation/per_class/semantic/Car/IoU."""
         for name, value in _numbers(row["kind"], {k: v for k, v in row.items() if k not in ("kind", "step")}):
             self._to_writer("add_scalar", name, value, row["step"])
 

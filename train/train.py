@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace, processes: Processes) -> int:
     """The exit code, on every process. Raises InputError on all of them where one meets it."""
-    with processes.together():
+    with processes.together(), processes.speaking_once():
         config = load_config(arguments.config, parse_overrides(arguments.set))
         check_batch(config.train, processes.size)
         out = arguments.out or Path("artifacts") / config.name

@@ -27,7 +27,7 @@ from mask2edge.train.config import Config, from_dict
 FORMAT = "mask2edge-training-state"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of torch.optim.AdamW
 # What a run computes does not depend on these, beyond rounding: a resumed run may have others.
-MACHINE_SETTINGS = frozenset({"data.workers", "train.accumulate", "train.checkpoint_activations"})
+MACHINE_SETTINGS = frozenset({"data.workers", "data.cache_mib", "train.accumulate", "train.checkpoint_activations"})
 
 
 @dataclass

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,6 +23,7 @@ from mask2edge.train.config import Config
 from mask2edge.train.data.batches import AUGMENTATION, LOSS, ORDER, derived_seed, training_batches
 from mask2edge.train.data.semantic_folder import SemanticFolder
 from mask2edge.train.data.transforms import Augmentation
+from mask2edge.train.samples import SamplePictures
 from mask2edge.train.train import build_spec
 from mask2edge.train.training_state import Progress, TrainingState, load_training_state, save_training_state
 from mask2edge.train.validation import validate
@@ -93,6 +95,11 @@ def test_a_run_leaves_metrics_and_two_checkpoints(uninterrupted: Path) -> None:
     assert measured[0].keys() == {
         "kind", "step", "lr", "loss", "loss_class", "loss_mask", "loss_dice", "gradient_norm"
     }  # fmt: skip
+    for line in (uninterrupted / run_folder.METRICS_FILE).read_text().splitlines():
+        row = json.loads(line)
+        if row["kind"] == "train":
+            assert 0 <= row["data_seconds_per_step"] < row["seconds_per_step"]
+            assert row["images_per_second"] == pytest.approx(2 / row["seconds_per_step"])
     assert measured[-1]["per_class"]["semantic"].keys() == {"red", "green", "blue"}
     assert 0 <= measured[-1]["mIoU"] <= 1
     last = load_checkpoint(uninterrupted / run_folder.LAST_FILE)
@@ -100,7 +107,8 @@ def test_a_run_leaves_metrics_and_two_checkpoints(uninterrupted: Path) -> None:
     best = max((row for row in measured if row["kind"] == "validation"), key=lambda row: row["mIoU"])
     assert load_checkpoint(uninterrupted / run_folder.BEST_FILE).step == best["step"]
     assert {path.name for path in uninterrupted.iterdir()} == {
-        run_folder.METRICS_FILE, run_folder.LAST_FILE, run_folder.BEST_FILE, run_folder.STATE_FILE
+        run_folder.METRICS_FILE, run_folder.LAST_FILE, run_folder.BEST_FILE, run_folder.STATE_FILE,
+        run_folder.BOARD_FOLDER,
     }  # fmt: skip
 
 
@@ -183,11 +191,11 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
 
 
 def test_a_finished_run_resumed_changes_nothing(run: Run, uninterrupted: Path) -> None:
-    before = {path.name: path.read_bytes() for path in uninterrupted.iterdir()}
+    before = {path: path.read_bytes() for path in uninterrupted.rglob("*.*")}
     outcome = run(uninterrupted, resume=True)
     assert (outcome.step, outcome.signal) == (4, None)
     assert outcome.best is not None
-    assert {path.name: path.read_bytes() for path in uninterrupted.iterdir()} == before
+    assert {path: path.read_bytes() for path in uninterrupted.rglob("*.*")} == before
 
 
 def test_workers_and_their_number_change_nothing(data: tuple[SemanticFolder, SemanticFolder]) -> None:
@@ -249,6 +257,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(run: R
 
 def _other_settings(path: Path) -> Config:
     return dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, steps=8, seed=1))
+
+
+def test_what_only_the_machine_needs_may_change(run: Run, uninterrupted: Path, tmp_path: Path) -> None:
+    """Workers, micro-batches and recomputed activations are no part of what a run computes."""
+    for name in (run_folder.STATE_FILE, run_folder.LAST_FILE):
+        (tmp_path / name).write_bytes((uninterrupted / name).read_bytes())
+    train = dataclasses.replace(CONFIG.train, accumulate=2, checkpoint_activations=True)
+    config = dataclasses.replace(CONFIG, train=train, data=dataclasses.replace(CONFIG.data, workers=2))
+    assert run(tmp_path, resume=True, config=config).step == 4
 
 
 def _missing(path: Path) -> Config:
@@ -349,3 +366,11 @@ def test_averaged_weights_are_saved_validated_and_resumed(
     monkeypatch.setattr(run_folder, "append_metrics", append)
     run(tmp_path / "stopped", resume=True, config=config)
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_each_validation_leaves_pictures(data: tuple[SemanticFolder, SemanticFolder], tmp_path: Path) -> None:
+    spec = build_spec(CONFIG, data[0].class_names)
+    pictures = SamplePictures(data[1], spec)
+    loop.train(CONFIG, spec, tiny_model(seed=0), data[0], validating(data[1]), tmp_path, pictures=pictures)
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == {"step-2.jpg", "step-4.jpg"}
+    assert cv2.imread(str(tmp_path / "samples/step-2.jpg")).shape == (2 * 360, 2 * 480, 3)  # two images of 48x64

@@ -97,12 +97,12 @@ def sample_labels(training: SemanticFolder, number: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.02), ("fp16", 0.003)])
 def test_half_precision_stays_near_float32(take: Take, precision: str, tolerance: float) -> None:
-    exact, state = take(6, learning_rate=1e-12)
-    rounded, half = take(6, learning_rate=1e-12, precision=precision)
+    exact, state = take(12, learning_rate=1e-12)  # fp16 overflows at first, until its scale fits
+    rounded, half = take(12, learning_rate=1e-12, precision=precision)
     for row, twin in zip(exact, rounded, strict=True):
         for name in ("loss", "loss_class", "loss_mask", "loss_dice"):
             assert twin[name] == pytest.approx(row[name], rel=tolerance), name
-    assert rounded[-1]["gradient_norm"] == pytest.approx(exact[-1]["gradient_norm"], rel=0.05)
+    assert rounded[-1]["gradient_norm"] == pytest.approx(exact[-1]["gradient_norm"], rel=0.1)
     for (name, one), other in zip(state.model.named_parameters(), half.model.parameters(), strict=True):
         assert other.dtype == torch.float32
         assert one.grad is not None
