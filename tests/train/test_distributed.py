@@ -125,6 +125,7 @@ def assert_same_losses(one: Path, other: Path) -> None:
     assert [(row["kind"], row["step"]) for row in first] == [(row["kind"], row["step"]) for row in second]
     for row, twin in zip(first, second, strict=True):
         if row.pop("kind") == twin.pop("kind") == "train":
+            assert twin.pop("gradient_norm") == pytest.approx(row.pop("gradient_norm"), rel=1e-3)
             assert twin == pytest.approx(row, rel=1e-5)
         else:
             assert twin["pixel_accuracy"] == pytest.approx(row["pixel_accuracy"], abs=1e-3)

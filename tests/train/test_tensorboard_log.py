@@ -10,7 +10,8 @@ from mask2edge.train.tensorboard_log import TensorBoardLog
 
 
 def test_numbers_and_pictures_arrive(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="it reads the files: pip install tensorboard")
+    reason = "TensorBoard reads its files: pip install tensorboard"
+    pytest.importorskip("torch.utils.tensorboard", reason=reason, exc_type=ImportError)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     first = TensorBoardLog(tmp_path, first_step=1)
