@@ -368,7 +368,7 @@ def test_averaged_weights_are_saved_validated_and_resumed(
 
 
 def test_each_validation_leaves_pictures(data: tuple[SemanticFolder, SemanticFolder], tmp_path: Path) -> None:
-    spec = build_spec(CONFIG, data[0].class_names)
+    spec = build_spec(CONFIG, data[0].labels)
     pictures = SamplePictures(data[1], spec)
     loop.train(CONFIG, spec, tiny_model(seed=0), data[0], validating(data[1]), tmp_path, pictures=pictures)
     assert {path.name for path in (tmp_path / "samples").iterdir()} == {"step-2.jpg", "step-4.jpg"}
