@@ -74,4 +74,4 @@ def write_bands(root: Path) -> tuple[SemanticFolder, SemanticFolder]:
             image = np.eye(3)[label_map] * 200 + generator.integers(0, 50, (48, 64, 3))
             cv2.imwrite(str(root / f"{split}/{index}.png"), image[:, :, ::-1].astype(np.uint8))
             cv2.imwrite(str(root / f"{split}annot/{index}.png"), label_map)
-    return SemanticFolder(root, "train", cache=True), SemanticFolder(root, "val", cache=True)
+    return SemanticFolder(root, "train"), SemanticFolder(root, "val")

@@ -25,7 +25,7 @@ from mask2edge.runtime.spec import ModelSpec
 from mask2edge.train.activation_checkpointing import checkpoint_activations
 from mask2edge.train.averaging import AveragedWeights
 from mask2edge.train.config import Config
-from mask2edge.train.data.semantic_folder import SemanticFolder
+from mask2edge.train.data.annotation import Dataset
 from mask2edge.train.distributed import Processes, own_device
 from mask2edge.train.optimizer import build_optimizer
 from mask2edge.train.pace import Pace
@@ -67,7 +67,7 @@ def train(
     config: Config,
     spec: ModelSpec,
     model: nn.Module,
-    training: SemanticFolder,
+    training: Dataset,
     validation: Validation | None,
     out: Path,
     resume: bool = False,

@@ -22,9 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.spec import ModelSpec
 from mask2edge.train.config import Config, TrainConfig
-from mask2edge.train.data.batches import DROP_PATH, LOSS, derived_seed, sample_numbers, training_batches
-from mask2edge.train.data.semantic_folder import SemanticFolder
-from mask2edge.train.data.transforms import Augmentation
+from mask2edge.train.data.annotation import Dataset
+from mask2edge.train.data.batches import DROP_PATH, LOSS, Batch, derived_seed, training_batches
+from mask2edge.train.data.transforms import build_augmentation
 from mask2edge.train.distributed import Processes
 from mask2edge.train.finiteness import require_finite_gradients, require_finite_losses
 from mask2edge.train.loss.criterion import SetCriterion
@@ -44,7 +44,7 @@ class Step:
     """
 
     def __init__(
-        self, config: Config, spec: ModelSpec, state: TrainingState, training: SemanticFolder, processes: Processes
+        self, config: Config, spec: ModelSpec, state: TrainingState, training: Dataset, processes: Processes
     ) -> None:
         self.settings, self.spec, self.state, self.processes = config.train, spec, state, processes
         self.data_seconds = 0.0
@@ -71,7 +71,7 @@ class Step:
             generator=torch.Generator(),  # stands in for the samples' own; never drawn from
         ).to(processes.device)
         data, mean, std = config.data, spec.preprocessing.mean, spec.preprocessing.std
-        augment = Augmentation(data.crop, data.scale, data.flip, data.color_jitter, data.max_category_area, fill=mean)
+        augment = build_augmentation(data, spec.labels, fill=mean)
         self.batches = iter(
             training_batches(
                 training,
@@ -94,11 +94,11 @@ class Step:
         torch.manual_seed(derived_seed(settings.seed, DROP_PATH, step * processes.size + processes.rank))
         started = time.perf_counter()
         with processes.together():
-            pixels, targets = next(self.batches)
+            batch = next(self.batches)
         self.data_seconds = time.perf_counter() - started
         rate = set_learning_rate(self.state.optimizer, settings, step)
         self.state.optimizer.zero_grad(set_to_none=True)
-        losses = self._backward(pixels, targets, step)
+        losses = self._backward(batch)
         require_finite_losses(losses, step)
 
         scaler.unscale_(self.state.optimizer)
@@ -117,16 +117,13 @@ class Step:
         scale = {"loss_scale": scaler.get_scale()} if scaler.is_enabled() else {}
         return {"lr": rate, "loss": total, **terms, "gradient_norm": norm.item(), **scale}
 
-    def _backward(self, pixels: Tensor, targets: Sequence[Target], step: int) -> dict[str, float]:
-        """Leaves the global batch's gradients in the parameters; returns its losses, the same on all processes.
-
-        pixels: [n, 3, H, W], n targets: this process's part of the batch.
-        """
+    def _backward(self, batch: Batch) -> dict[str, float]:
+        """Leaves the global batch's gradients in the parameters; returns its losses, the same on all processes."""
+        pixels, targets = batch.pixels, batch.targets  # [n, 3, H, W], n
         processes, settings, device = self.processes, self.settings, self.processes.device
         num_masks, class_weight = processes.sum(self._divisors(targets))
-        numbers = sample_numbers(step, settings.batch_size, processes.rank, processes.size)
         generators = [
-            torch.Generator().manual_seed(derived_seed(settings.seed, LOSS, number)) for number in numbers
+            torch.Generator().manual_seed(derived_seed(settings.seed, LOSS, number)) for number in batch.numbers
         ]  # n, for the points of the losses
         size = len(pixels) // settings.accumulate
         sums: Tensor | None = None  # [terms]

@@ -27,7 +27,7 @@ class TorchSession:
         """pixels float32 [N, 3, H, W] -> class_logits [N, Q, K+1], mask_logits [N, Q, H/4, W/4]."""
         with torch.inference_mode():
             output = self._model(torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device))
-        return {name: output[name].float().cpu().numpy() for name in ("class_logits", "mask_logits")}
+        return {name: output[name].detach().float().cpu().numpy() for name in ("class_logits", "mask_logits")}
 
     def close(self) -> None:
         """The network is the caller's."""

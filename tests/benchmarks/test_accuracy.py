@@ -72,7 +72,7 @@ def test_limit_split_and_the_report_for_people(color_engine, color_data, capsys)
     assert accuracy.main(arguments) == 0
     out, _ = capsys.readouterr()
     assert "mIoU 1.0000   pixel accuracy 1.0000" in out
-    assert "split train, 1 images" in out
+    assert "split train, the first 1 of 2 images" in out
 
 
 def test_absent_class_is_named_absent(color_engine, color_data, capsys):
@@ -82,19 +82,21 @@ def test_absent_class_is_named_absent(color_engine, color_data, capsys):
         == 0
     )
     out, _ = capsys.readouterr()
-    assert "blue                     IoU  absent" in out
+    assert "blue                        IoU absent" in out
     assert "mIoU 1.0000" in out
 
 
 BAD = [
-    ({"task": "panoptic"}, "only semantic is measured so far"),
-    ({"split": "test"}, "--split: .* holds val, got 'test'"),
+    ({"task": "panoptic"}, "colors does not say which of its classes are things"),
+    ({"task": "instance"}, "colors was made for semantic"),
+    ({"extra": ["--detections", "5"]}, "--detections: expected --task instance"),
+    ({"split": "test"}, "expected a split test of the format semantic; found val"),
     ({"data": "nowhere"}, "--data: expected a folder"),
     ({"artifact": "nowhere.engine"}, "expected an engine folder, an .onnx or a .safetensors file; found nothing"),
     ({"artifact": "data/classes.txt"}, "found a file of another kind"),
     ({"artifact": "data"}, "expected an engine folder with spec.json"),
-    ({"names": ("red", "green")}, "the model has 3 classes, classes.txt 2"),
-    ({"names": ("red", "blue", "green")}, "class 1 is 'green' in the model and 'blue' in classes.txt"),
+    ({"names": ("red", "green")}, "the model has 3 classes, the data 2"),
+    ({"names": ("red", "blue", "green")}, "class 1 is 'green' in the model and 'blue' in the data"),
     ({"truth": np.full((64, 96), 7)}, "expected class indices 0 to 2"),
     ({"truth": np.full((64, 95), 1)}, "label map that does not fit"),
     ({"truth": np.full((64, 96), 255)}, "expected labelled pixels, got none"),

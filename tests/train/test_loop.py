@@ -46,7 +46,7 @@ Run = Callable[..., loop.Outcome]
 
 
 def validating(data: SemanticFolder) -> loop.Validation:
-    spec = build_spec(CONFIG, data.class_names)
+    spec = build_spec(CONFIG, data.labels)
     return lambda model, stop: validate(model, data, spec, stop)
 
 
@@ -56,7 +56,7 @@ def run(data: tuple[SemanticFolder, SemanticFolder]) -> Run:
         out: Path, resume: bool = False, config: Config = CONFIG, validation: loop.Validation | None = None
     ) -> loop.Outcome:
         model = tiny_model(seed=99 if resume else 0)  # what a resumed run starts from must not matter
-        spec = build_spec(config, data[0].class_names)
+        spec = build_spec(config, data[0].labels)
         return loop.train(config, spec, model, data[0], validation or validating(data[1]), out, resume)
 
     return start
@@ -65,7 +65,7 @@ def run(data: tuple[SemanticFolder, SemanticFolder]) -> Run:
 @pytest.fixture(scope="module")
 def uninterrupted(data: tuple[SemanticFolder, SemanticFolder], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
-    spec = build_spec(CONFIG, data[0].class_names)
+    spec = build_spec(CONFIG, data[0].labels)
     outcome = loop.train(CONFIG, spec, tiny_model(seed=0), data[0], validating(data[1]), out)
     assert (outcome.step, outcome.signal) == (4, None)
     return out
@@ -368,7 +368,7 @@ def test_averaged_weights_are_saved_validated_and_resumed(
 
 
 def test_each_validation_leaves_pictures(data: tuple[SemanticFolder, SemanticFolder], tmp_path: Path) -> None:
-    spec = build_spec(CONFIG, data[0].class_names)
+    spec = build_spec(CONFIG, data[0].labels)
     pictures = SamplePictures(data[1], spec)
     loop.train(CONFIG, spec, tiny_model(seed=0), data[0], validating(data[1]), tmp_path, pictures=pictures)
     assert {path.name for path in (tmp_path / "samples").iterdir()} == {"step-2.jpg", "step-4.jpg"}

@@ -14,7 +14,7 @@ from mask2edge.train.train import build_spec
 
 def test_a_sheet_shows_images_beside_their_overlays(tmp_path: Path) -> None:
     training, _ = write_bands(tmp_path)
-    spec, model = build_spec(CONFIG, training.class_names), tiny_model(seed=0).eval()
+    spec, model = build_spec(CONFIG, training.labels), tiny_model(seed=0).eval()
     sheet = SamplePictures(training, spec, count=3)(model)
     height = WIDTH * 48 // 64
     assert (sheet.shape, sheet.dtype) == ((3 * height, 2 * WIDTH, 3), np.uint8)
@@ -30,5 +30,5 @@ def test_a_sheet_shows_images_beside_their_overlays(tmp_path: Path) -> None:
 
 def test_few_images_are_all_shown(tmp_path: Path) -> None:
     _, validation = write_bands(tmp_path)
-    spec = build_spec(CONFIG, validation.class_names)
+    spec = build_spec(CONFIG, validation.labels)
     assert len(SamplePictures(validation, spec)(tiny_model(seed=0).eval())) == 2 * WIDTH * 48 // 64

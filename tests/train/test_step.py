@@ -57,7 +57,7 @@ def take(training: SemanticFolder) -> Take:
         model = tiny_model(seed=0)
         prepare(model)
         state = initial_state(config, model, CPU)
-        step = Step(config, build_spec(config, training.class_names), state, training, Processes(CPU))
+        step = Step(config, build_spec(config, training.labels), state, training, Processes(CPU))
         return [step(number) for number in range(count)], state
 
     return steps
@@ -89,7 +89,7 @@ def test_points_follow_the_sample_and_not_its_place(take: Take, training: Semant
 
 
 def sample_labels(training: SemanticFolder, number: int) -> torch.Tensor:
-    data, spec = CONFIG.data, build_spec(CONFIG, training.class_names)
+    data, spec = CONFIG.data, build_spec(CONFIG, training.labels)
     mean, std = spec.preprocessing.mean, spec.preprocessing.std
     augment = Augmentation(data.crop, data.scale, data.flip, data.color_jitter, data.max_category_area, fill=mean)
     return TrainingSamples(training, augment, mean, std, CONFIG.train.seed)[number][1]["labels"]

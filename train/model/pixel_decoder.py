@@ -84,9 +84,7 @@ class PixelDecoder(nn.Module):
         )
         self.lateral = ConvNorm(channels[0], hidden_dim, 1)
         self.output = ConvNorm(hidden_dim, hidden_dim, 3)
-        self.mask_features = nn.Conv2d(hidden_dim, hidden_dim, 1)
-        nn.init.kaiming_uniform_(self.mask_features.weight, a=1)
-        nn.init.zeros_(self.mask_features.bias)
+        self.mask_features = mask_feature_layer(hidden_dim)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """features: res2 … res5, [N, c, H/4, W/4] … [N, c, H/32, W/32].
@@ -116,6 +114,15 @@ class PixelDecoder(nn.Module):
             for (h, w), embed in zip(shapes, self.level_embed, strict=True)
         ]
         return torch.cat(parts, 1)
+
+
+def mask_feature_layer(dim: int) -> nn.Conv2d:
+    """The last layer of every pixel decoder: [N, C, H/4, W/4] -> mask features of that shape."""
+    convolution = nn.Conv2d(dim, dim, 1)
+    nn.init.kaiming_uniform_(convolution.weight, a=1)
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
+    return convolution
 
 
 def pixel_centres(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
