@@ -117,7 +117,7 @@ def train(
             row = step_once(progress.step)
             progress.step += 1
             bar.update()
-            pace.step(step_once.data_seconds)
+            pace.step(step_once.data_seconds, step_once.skipped)
             if progress.step % settings.log_every == 0 or progress.step == settings.steps:
                 if folder:
                     folder.log({"kind": "train", "step": progress.step, **row, **pace.row()})

@@ -1,4 +1,4 @@
-"""How fast a run goes: seconds a step, of which waiting for data, images a second, peak memory of a GPU.
+"""How fast a run goes: seconds a step, of which waiting for data, images a second and skipped, peak memory.
 
 pace = Pace(batch_size=16, device=device)
 pace.step(waited=0.01)
@@ -20,10 +20,11 @@ class Pace:
         self.batch_size, self.device = batch_size, device
         self._restart()
 
-    def step(self, waited: float) -> None:
-        """One more step, of which `waited` seconds went by without a batch."""
+    def step(self, waited: float, skipped: int) -> None:
+        """One more step: `waited` seconds went by without a batch, `skipped` images could not be read for it."""
         self._steps += 1
         self._waited += waited
+        self._skipped += skipped
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -33,13 +34,14 @@ class Pace:
         self._started += time.perf_counter() - started
 
     def row(self) -> dict[str, float]:
-        """Means over the steps since the last row, one at least. peak_memory_gb: since the start, where there is a
-        GPU."""
+        """Means over the steps since the last row, one at least; skipped_images: their sum. peak_memory_gb: since the
+        start, where there is a GPU."""
         seconds = (time.perf_counter() - self._started) / self._steps
         row = {
             "seconds_per_step": seconds,
             "data_seconds_per_step": self._waited / self._steps,
             "images_per_second": self.batch_size / seconds,
+            "skipped_images": self._skipped,
         }
         if self.device.type == "cuda":
             row["peak_memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
@@ -47,4 +49,5 @@ class Pace:
         return row
 
     def _restart(self) -> None:
-        self._steps, self._waited, self._started = 0, 0.0, time.perf_counter()
+        self._steps, self._waited, self._skipped = 0, 0.0, 0
+        self._started = time.perf_counter()

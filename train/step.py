@@ -39,15 +39,15 @@ class Step:
     """What it does depends on the weights and the step's number alone.
 
     Dropped paths and dropout are drawn per step and process: deterministic, but not the same for another number of
-    processes or micro-batches.
-    `data_seconds` is what the last call waited for its batch.
+    processes or micro-batches. Of the last call, `data_seconds` is how long it waited for its batch, and `skipped` how
+    many images all processes left out of it.
     """
 
     def __init__(
         self, config: Config, spec: ModelSpec, state: TrainingState, training: Dataset, processes: Processes
     ) -> None:
         self.settings, self.spec, self.state, self.processes = config.train, spec, state, processes
-        self.data_seconds = 0.0
+        self.data_seconds, self.skipped = 0.0, 0
         check_batch(self.settings, processes.size)
         self.network: nn.Module = state.model
         if processes.size > 1:
@@ -121,7 +121,8 @@ class Step:
         """Leaves the global batch's gradients in the parameters; returns its losses, the same on all processes."""
         pixels, targets = batch.pixels, batch.targets  # [n, 3, H, W], n
         processes, settings, device = self.processes, self.settings, self.processes.device
-        num_masks, class_weight = processes.sum(self._divisors(targets))
+        num_masks, class_weight, skipped = processes.sum([*self._divisors(targets), batch.skipped])
+        self.skipped = int(skipped)
         generators = [
             torch.Generator().manual_seed(derived_seed(settings.seed, LOSS, number)) for number in batch.numbers
         ]  # n, for the points of the losses

@@ -93,7 +93,7 @@ def test_a_run_leaves_metrics_and_two_checkpoints(uninterrupted: Path) -> None:
         ("train", 1), ("train", 2), ("validation", 2), ("train", 3), ("train", 4), ("validation", 4)
     ]  # fmt: skip
     assert measured[0].keys() == {
-        "kind", "step", "lr", "loss", "loss_class", "loss_mask", "loss_dice", "gradient_norm"
+        "kind", "step", "lr", "loss", "loss_class", "loss_mask", "loss_dice", "gradient_norm", "skipped_images"
     }  # fmt: skip
     for line in (uninterrupted / run_folder.METRICS_FILE).read_text().splitlines():
         row = json.loads(line)
