@@ -105,6 +105,8 @@ class LossConfig:
     num_points: int = 12544
     oversample_ratio: float = 3.0
     importance_sample_ratio: float = 0.75
+    matching_on: str = "points"  # or "masks": all pixels, at the mask logits' resolution
+    loss_on: str = "points"  # or "masks": all pixels of the crop; three times the memory
 
     def __post_init__(self) -> None:
         for name in ("num_points", "oversample_ratio"):
@@ -112,6 +114,9 @@ class LossConfig:
                 raise InputError(f"loss.{name}: expected at least 1, got {getattr(self, name)}")
         if not 0 <= self.importance_sample_ratio <= 1:
             raise InputError(f"loss.importance_sample_ratio: expected 0 to 1, got {self.importance_sample_ratio}")
+        for name in ("matching_on", "loss_on"):
+            if getattr(self, name) not in ("points", "masks"):
+                raise InputError(f"loss.{name}: expected points or masks, got {getattr(self, name)!r}")
         for name in ("class_weight", "mask_weight", "dice_weight", "no_object_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"loss.{name}: expected 0 or more, got {getattr(self, name)}")

@@ -68,7 +68,8 @@ class Step:
             num_points=loss.num_points,
             oversample_ratio=loss.oversample_ratio,
             importance_sample_ratio=loss.importance_sample_ratio,
-            generator=torch.Generator(),  # stands in for the samples' own; never drawn from
+            matching_on=loss.matching_on,
+            loss_on=loss.loss_on,
         ).to(processes.device)
         data, mean, std = config.data, spec.preprocessing.mean, spec.preprocessing.std
         augment = build_augmentation(data, spec.labels, fill=mean)

@@ -17,37 +17,44 @@ namespace mask2edge::MASK2EDGE_SIMD {
 
 namespace {
 
-// Lane i of the result is the sum of the lanes of x[i]. x is used up.
-Floats sums_of_lanes(Floats (&x)[kWidth]) {
-    for (int count = kWidth; count > 1; count /= 2)
-        for (int i = 0; i < count / 2; ++i)
-            x[i] = first_of_pairs(x[2 * i], x[2 * i + 1]) + second_of_pairs(x[2 * i], x[2 * i + 1]);
-    return x[0];
-}
+Floats pair_sums(Floats x, Floats y) { return first_of_pairs(x, y) + second_of_pairs(x, y); }
 
-// For up to kWidth points: adds weight[i] * grad_output to row[i] of grad_value; lane i of the result is the product of
-// grad_output and row[i] of `value`. Vectors: padded_dim / kWidth, or 0 for any.
+// For up to kWidth points, of whose corners `row` and `weight` tell: adds weight * grad_output to the rows of
+// grad_value, and gives the products of grad_output with the rows of `value`, by corner, with points in the lanes.
+// Vectors: padded_dim / kWidth, or 0 for any.
 template <int Vectors>
-Floats visit(const float* value, float* grad_value, int padded_dim, const float* grad_output, const int32_t* row,
-             const float* weight, int count) {
+void visit(const float* value, float* grad_value, int padded_dim, const float* grad_output,
+           const int32_t (&row)[4][kWidth], const float (&weight)[4][kWidth], int count, Floats (&products)[4]) {
     const int vectors = Vectors > 0 ? Vectors : padded_dim / kWidth;
-    Floats products[kWidth] = {};
+    Floats sums[kWidth];  // by point; in the lanes, from corner 0 to 3, kWidth / 4 parts of each corner's product
     for (int i = 0; i < count; ++i) {
-        const int64_t start = int64_t{row[i]} * padded_dim;
-        const Floats share = broadcast(weight[i]);
-        Floats product{};
-        for (int v = 0; v < vectors; ++v) {
-            const int64_t place = start + v * kWidth;
-            const Floats g = load(grad_output + v * kWidth);
-            product += g * load(value + place);
-            store(grad_value + place, load(grad_value + place) + share * g);
+        Floats product[4] = {};
+        for (int corner = 0; corner < 4; ++corner) {
+            const int64_t start = int64_t{row[corner][i]} * padded_dim;
+            const Floats share = broadcast(weight[corner][i]);
+            for (int v = 0; v < vectors; ++v) {
+                const int64_t place = start + v * kWidth;
+                const Floats g = load(grad_output + v * kWidth);
+                product[corner] += g * load(value + place);
+                store(grad_value + place, load(grad_value + place) + share * g);
+            }
         }
-        products[i] = product;
+        sums[i] = pair_sums(pair_sums(product[0], product[1]), pair_sums(product[2], product[3]));
     }
-    return sums_of_lanes(products);
+    for (int i = count; i < kWidth; ++i) sums[i] = Floats{};
+    for (int vectors_left = kWidth / 2; vectors_left >= 4; vectors_left /= 2)
+        for (int i = 0; i < vectors_left; ++i) sums[i] = pair_sums(sums[2 * i], sums[2 * i + 1]);
+    // now four vectors hold all points, each with its four corners side by side
+    const Floats even[2] = {first_of_pairs(sums[0], sums[1]), first_of_pairs(sums[2], sums[3])};
+    const Floats odd[2] = {second_of_pairs(sums[0], sums[1]), second_of_pairs(sums[2], sums[3])};
+    products[0] = first_of_pairs(even[0], even[1]);
+    products[1] = first_of_pairs(odd[0], odd[1]);
+    products[2] = second_of_pairs(even[0], even[1]);
+    products[3] = second_of_pairs(odd[0], odd[1]);
 }
 
-using Visit = Floats (*)(const float*, float*, int, const float*, const int32_t*, const float*, int);
+using Visit = void (*)(const float*, float*, int, const float*, const int32_t (&)[4][kWidth],
+                       const float (&)[4][kWidth], int, Floats (&)[4]);
 
 Visit visit_for(int padded_dim) {
     if (padded_dim == kWidth) return visit<1>;
@@ -102,14 +109,14 @@ void multiscale_deformable_attention_gradient_tile(const DeformableAttentionGrad
             const Neighbours near = find_neighbours(constants, offsets, i, tile.points, reference[0], reference[1]);
             const Ints columns = load(constants.columns + i), first_row = load(constants.first_row + i);
             const Floats a = load(softmax + i) * scale;
-            Floats s[4];  // by corner
+            float weight[4][kWidth];  // by corner
+            int32_t row[4][kWidth];
             for (int corner = 0; corner < 4; ++corner) {
-                float weight[kWidth];
-                int32_t row[kWidth];
-                store(weight, a * near.y_weight[corner / 2] * near.x_weight[corner % 2]);
-                store(row, near.value_row(corner, first_row, columns));
-                s[corner] = visit_rows(value, grad_value, padded_dim, grad_output, row, weight, count);
+                store(weight[corner], a * near.y_weight[corner / 2] * near.x_weight[corner % 2]);
+                store(row[corner], near.value_row(corner, first_row, columns));
             }
+            Floats s[4];
+            visit_rows(value, grad_value, padded_dim, grad_output, row, weight, count, s);
             // A neighbour outside of the map counts zero, and goes on doing so when the point moves.
             for (int corner = 0; corner < 4; ++corner)
                 s[corner] = (near.y_inside[corner / 2] & near.x_inside[corner % 2]) ? s[corner] : Floats{};
