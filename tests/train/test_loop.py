@@ -209,19 +209,20 @@ def test_workers_and_their_number_change_nothing(data: tuple[SemanticFolder, Sem
     alone, helped, later = batches(range(6), 0), batches(range(6), 2), batches(range(4, 6), 0)
     assert len(alone) == 6
     for one, other in zip([*alone, *alone[4:]], [*helped, *later], strict=True):
-        assert torch.equal(one[0], other[0])
-        for mine, theirs in zip(one[1], other[1], strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        assert one.numbers == other.numbers
+        for mine, theirs in zip(one.targets, other.targets, strict=True):
             assert torch.equal(mine["labels"], theirs["labels"])
             assert torch.equal(mine["masks"], theirs["masks"])
-    assert not torch.equal(alone[0][0], batches(range(1), 0, seed=1)[0][0])
+    assert not torch.equal(alone[0].pixels, batches(range(1), 0, seed=1)[0].pixels)
 
 
 def test_every_image_comes_once_an_epoch(data: tuple[SemanticFolder, SemanticFolder]) -> None:
     still = Augmentation((64, 64), (1.0, 1.0), False, False, 1.0)
     ones = (1.0, 1.0, 1.0)
     seen = [
-        pixels[0].numpy().tobytes()
-        for pixels, _ in training_batches(data[0], still, ones, ones, batch_size=1, seed=3, steps=range(15))
+        batch.pixels[0].numpy().tobytes()
+        for batch in training_batches(data[0], still, ones, ones, batch_size=1, seed=3, steps=range(15))
     ]
     epochs = [seen[start : start + 5] for start in (0, 5, 10)]
     assert all(set(epoch) == set(epochs[0]) and len(set(epoch)) == 5 for epoch in epochs)

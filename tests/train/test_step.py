@@ -13,9 +13,9 @@ from torch import nn
 from mask2edge.runtime.command_line import InputError
 from mask2edge.train.activation_checkpointing import checkpoint_activations, repeated_modules
 from mask2edge.train.config import Config
-from mask2edge.train.data.batches import TrainingSamples
+from mask2edge.train.data.batches import Sample, TrainingSamples
 from mask2edge.train.data.semantic_folder import SemanticFolder
-from mask2edge.train.data.transforms import Augmentation
+from mask2edge.train.data.transforms import build_augmentation
 from mask2edge.train.distributed import Processes
 from mask2edge.train.finiteness import require_finite_losses
 from mask2edge.train.loop import initial_state
@@ -89,10 +89,12 @@ def test_points_follow_the_sample_and_not_its_place(take: Take, training: Semant
 
 
 def sample_labels(training: SemanticFolder, number: int) -> torch.Tensor:
-    data, spec = CONFIG.data, build_spec(CONFIG, training.labels)
+    spec = build_spec(CONFIG, training.labels)
     mean, std = spec.preprocessing.mean, spec.preprocessing.std
-    augment = Augmentation(data.crop, data.scale, data.flip, data.color_jitter, data.max_category_area, fill=mean)
-    return TrainingSamples(training, augment, mean, std, CONFIG.train.seed)[number][1]["labels"]
+    augment = build_augmentation(CONFIG.data, spec.labels, fill=mean)
+    sample = TrainingSamples(training, augment, mean, std, CONFIG.train.seed)[number]
+    assert isinstance(sample, Sample)
+    return sample.target["labels"]
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.02), ("fp16", 0.003)])
