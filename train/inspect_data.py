@@ -121,8 +121,8 @@ def _lines(found: Inspection, root: Path, kind: str) -> Iterator[str]:
     yield f"  {'(no class)':<28} {100 * max(0.0, 1 - labelled):>43.2f} % of the pixels"
     absent = [row["name"] for row in report["classes"] if not row["images"]]
     if absent:
-        names = ", ".join(absent[:LISTED])
-        yield f"  {len(absent)} of {len(report['classes'])} classes absent: {names}{', …' if len(absent) > LISTED else ''}"
+        names = ", ".join(absent[:LISTED]) + (", …" if len(absent) > LISTED else "")
+        yield f"  {len(absent)} of {len(report['classes'])} classes absent: {names}"
     for title, lines in (("fault", found.faults), ("remark", found.remarks)):
         yield from (f"  {title}: {line}" for line in lines[:LISTED])
         if len(lines) > LISTED:
