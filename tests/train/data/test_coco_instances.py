@@ -1,5 +1,6 @@
 """The format `coco-instances`: polygons and both kinds of RLE against pycocotools' own COCO, overlaps, and faults."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
