@@ -30,7 +30,7 @@ from mask2edge.benchmarks.ablation_table import differences, markdown
 from mask2edge.benchmarks.results_table import append_row, read_rows
 from mask2edge.runtime.command_line import InputError, command, positive_number, say
 from mask2edge.train.config import load_config
-from mask2edge.train.run_folder import METRICS_FILE, STATE_FILE, read_metrics
+from mask2edge.train.run_folder import LAST_FILE, METRICS_FILE, STATE_FILE, read_metrics
 from mask2edge.train.train import parse_overrides
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,7 +98,8 @@ def run(budget: Budget, rows: Sequence[Row], seeds: Sequence[int], out: Path, re
             failed.append(f"{name} seed {seed}")
             continue
         append_row(results, COLUMNS, describe() | identity | figures(folder / METRICS_FILE))
-        (folder / STATE_FILE).unlink()  # the largest file, of use to nobody once the run has ended
+        for file in (STATE_FILE, LAST_FILE):  # of use to nobody once the run has ended: best.safetensors is the last
+            (folder / file).unlink(missing_ok=True)
     return failed
 
 

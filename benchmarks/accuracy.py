@@ -28,6 +28,7 @@ from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.segmenter import TASKS
 from mask2edge.runtime.spec import Label
 from mask2edge.train.data.annotation import Dataset
+from mask2edge.train.data.class_merging import merged, read_merge_table
 from mask2edge.train.data.formats import FORMATS, default_split, open_dataset, recognise
 from mask2edge.train.evaluation.task_evaluation import TaskEvaluation
 
@@ -89,6 +90,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--split", metavar="NAME", help="default: val, else the only one there is")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="default: recognised")
+    parser.add_argument(
+        "--merge", type=Path, metavar="FILE", help="the table (JSON) of a model that was trained with data.merge_file"
+    )
     parser.add_argument("--limit", type=positive_number, metavar="N", help="the first N images alone")
     parser.add_argument(
         "--detections",
@@ -130,6 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         model, task = segmenter.spec.model, segmenter.check_task(arguments.task)
         detections = model.postprocessing.instance_top_k
         data = open_data(arguments.data, arguments.split, kind, model.labels)
+        if arguments.merge:
+            data = merged(data, read_merge_table(arguments.merge))
         say(f"{arguments.artifact}: {model.name}, {segmenter.spec.precision}, on {len(data)} images of {data.split}")
         result = evaluate(
             lambda image: segmenter(image, task=task), data, model.labels, task, detections, arguments.limit

@@ -127,6 +127,20 @@ def test_names_may_differ_in_case_and_punctuation(color_engine, color_data, caps
     assert (code, result["metrics"]["mIoU"]) == (0, 1.0)
 
 
+def test_classes_that_were_merged_in_training_are_merged_in_the_data(color_engine, color_data, tmp_path, capsys):
+    """Data of four classes, the model of three: the fourth, seen as blue, is part of blue."""
+    truth = np.where((thirds() == 2) & (np.arange(64)[:, None] < 32), 3, thirds())
+    data = color_data({"val": [(thirds(), truth)]}, ("red", "green", "blue", "azure"))
+    table = tmp_path / "merge.json"
+    table.write_text('{"blue": ["blue", "azure"]}')
+    arguments = color_engine(), "--task", "semantic", "--data", data, "--json"
+    code, result, _ = run(capsys, *arguments, "--merge", table)
+    assert (code, result["metrics"]["mIoU"]) == (0, 1.0)
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "the model has 3 classes, the data 4" in err
+
+
 def test_an_onnx_file_scores_as_its_engine(color_engine, color_data, tmp_path, capsys):
     engine, data = color_engine(), color_data({"val": [(thirds(200, 150), thirds(200, 150))]})
     spec = EngineSpec.load(engine)

@@ -63,6 +63,16 @@ def test_void_crowds_and_a_missed_thing(color_engine, coco_data, capsys):
     assert ious == pytest.approx({"red": 1, "green": 1 / 2, "blue": 1 / 2})
 
 
+def test_the_table_for_people(color_engine, coco_data, capsys):
+    void = np.where(THIRDS == 2, 0, THIRDS + 1)
+    data = coco_data([(THIRDS, void, [(0, 0), (1, 0)])])
+    assert accuracy.main([str(color_engine(tasks=ALL)), "--task", "panoptic", "--data", str(data)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["red", "PQ", "1.0000", "SQ", "1.0000", "RQ", "1.0000", "TP", "1", "FP", "0", "FN", "0"]
+    assert lines[2].split() == ["blue", "PQ", "absent", "SQ", "absent", "RQ", "absent", "TP", "0", "FP", "0", "FN", "0"]
+    assert lines[-1].startswith("PQ 1.0000   SQ 1.0000   RQ 1.0000   PQ things 1.0000")
+
+
 def test_label_images_of_nuclei_in_every_task(color_engine, tmp_path, capsys):
     """They carry no names: the model's are taken, and what no nucleus covers is its background."""
     for folder in ("images", "labels"):
