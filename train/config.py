@@ -107,7 +107,7 @@ class DataConfig:
     shortest_edge: int = 512  # validation and inference
     longest_edge: int = 2048
     workers: int = 2
-    cache_mib: int = 1024  # decoded images kept in memory, by all workers together
+    cache_mib: int = 1024  # decoded images of a split kept in memory, by all workers together
     colors: tuple[tuple[int, int, int], ...] = ()  # RGB of each class; default: the data set's, else generated
 
     def __post_init__(self) -> None:

@@ -132,6 +132,8 @@ def _probe(data: Dataset) -> None:
             data[index]
         except InputError as error:
             faults.append(error)
+    for fault in faults:
+        say(f"warning: {fault}")
     if len(faults) > len(indices) / 2:
         raise InputError(f"{len(faults)} of {len(indices)} images that were tried cannot be used; {faults[0]}")
 

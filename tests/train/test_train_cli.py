@@ -113,8 +113,11 @@ def test_without_a_val_split_the_last_checkpoint_is_the_result(
     [
         (("--set", "train.stepz=1"), "unknown key train.stepz"),
         (("--set", "train.steps"), "--set: expected KEY=VALUE such as train.steps=100, got 'train.steps'"),
-        (("--set", "model.num_classes=5"), "names 2 classes, the model has 5; use --set model.num_classes=2"),
-        (("--set", "data.format=coco-panoptic"), "data.format: expected semantic, got 'coco-panoptic'"),
+        (
+            ("--set", "model.num_classes=5"),
+            "the data set has 2 classes for tasks semantic, the model has 5; use --set model.num_classes=2",
+        ),
+        (("--set", "data.format=coco-panoptic"), "expected a split train of the format coco-panoptic; found none"),
         (("--set", "data.colors=[[0, 0, 0]]"), "data.colors: expected 2, one for each class, got 1"),
         (("--set", "train.initial_checkpoint=no.safetensors"), "no.safetensors: no such file"),
         (
@@ -139,9 +142,9 @@ def test_a_mistake_is_one_line_and_exit_2(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_label_map_that_does_not_fit_is_found_before_the_first_step(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def damaged(root: Path, tmp_path: Path) -> Path:
+    """A data set of two images, one of whose label maps does not fit."""
     for name in ("train", "trainannot"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for index in range(2):
@@ -149,10 +152,27 @@ def test_a_label_map_that_does_not_fit_is_found_before_the_first_step(
             (tmp_path / f"data/{name}/{index}.png").write_bytes(image)
     (tmp_path / "data/classes.txt").write_text("dark\nlight")
     cv2.imwrite(str(tmp_path / "data/trainannot/1.png"), np.zeros((5, 5), np.uint8))
-    assert (
-        main(["--config", str(root / "tiny.toml"), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "o")]) == 2
-    )
-    assert "1.png: a label map that does not fit: expected 48x64" in capsys.readouterr().err
+    return tmp_path / "data"
+
+
+def test_one_damaged_file_is_said_and_training_goes_on(
+    root: Path, damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--config", str(root / "tiny.toml"), "--data", str(damaged), "--out", str(tmp_path / "o")]) == 0
+    errors = capsys.readouterr().err
+    said = "1.png: a label map that does not fit: expected 48x64"
+    assert [line.startswith("warning: skipped") for line in errors.splitlines() if said in line] == [False, True]
+
+
+def test_a_data_set_that_is_damaged_throughout_is_refused_before_the_first_step(
+    root: Path, damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (damaged / "train/0.png").write_text("")
+    assert main(["--config", str(root / "tiny.toml"), "--data", str(damaged), "--out", str(tmp_path / "o")]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("error: 2 of 2 images that were tried cannot be used; ")
+    assert "0.png: expected an image, got 0 bytes" in message
+    assert not (tmp_path / "o").exists()
 
 
 def test_out_may_not_be_a_file(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ pycocotools. Format: https://cocodataset.org/#format-data, "object detection".
 
 from __future__ import annotations
 
+import importlib.util
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class CocoInstances:
         self.split = (
             self.json_path.parent.name if self.json_path.name == BESIDE else self.json_path.stem.removeprefix(PREFIX)
         )
+        if importlib.util.find_spec("pycocotools") is None:
+            raise InputError(f"{self.json_path}: COCO's polygons and RLE need pycocotools; pip install pycocotools")
         data = read_coco_json(self.json_path)
         self.labels: tuple[Label, ...] = labels_of_categories(data["categories"], self.json_path, all_things=True)
         self._label_ids = {label.category_id: label.id for label in self.labels}

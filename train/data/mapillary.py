@@ -40,7 +40,7 @@ def decode(value: int) -> tuple[int, bool] | None:
 
 def splits(root: Path) -> tuple[str, ...]:
     """The splits that a folder holds with labels, by name; empty where it is no such folder."""
-    kinds = ("v1.2/instances", "v1.2/labels", "instances", "labels")
+    kinds = ("v1.2/instances", "v1.2/labels", "instances")  # images and labels alone may be any data
     return tuple(
         split
         for split in SPLITS
