@@ -15,7 +15,7 @@ import numpy as np
 
 from mask2edge.benchmarks.ablation_rows import BASELINE, METRICS, PAPER_DATA, ROWS
 
-SAME, OPPOSITE, WITHIN, NO_SIGN = "same", "opposite", "within the spread", "–"
+SAME, OPPOSITE, WITHIN, NO_SIGN, ONE_SEED = "same", "opposite", "within the spread", "–", " (one seed)"
 
 
 def differences(runs: Sequence[Mapping[str, str]], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -51,12 +51,15 @@ def _figures(runs: Sequence[Mapping[str, str]], name: str, metric: str) -> dict[
 
 
 def sign(difference: float | None, spread: float | None, paper: float | None) -> str:
-    """Whether a difference has the sign of the paper's; a difference no larger than its spread has none."""
+    """Whether a difference has the sign of the paper's; a difference no larger than its spread has none.
+
+    That of one seed, whose spread is not known, is marked so.
+    """
     if difference is None or not paper:
         return NO_SIGN
     if spread is not None and abs(difference) <= spread:
         return WITHIN
-    return SAME if difference * paper > 0 else OPPOSITE
+    return (SAME if difference * paper > 0 else OPPOSITE) + (ONE_SEED if spread is None else "")
 
 
 def markdown(table: Sequence[Mapping[str, Any]]) -> str:

@@ -181,7 +181,7 @@ def test_the_paper_s_differences() -> None:
         (-3.0, 1.0, -1.6, "same"),
         (3.0, 1.0, -1.6, "opposite"),
         (-1.0, 1.0, -1.6, "within the spread"),
-        (-1.0, None, -1.6, "same"),  # one seed
+        (-1.0, None, -1.6, "same (one seed)"),
         (-1.0, 0.1, 0.0, "–"),
         (-1.0, 0.1, None, "–"),
         (None, None, -1.0, "–"),
