@@ -121,7 +121,9 @@ def plot(rows: Sequence[dict[str, str]], path: Path) -> None:
         axes.plot(areas, [float(row[column]) for row in rows], style, color=color, label=label, markersize=5)
     for area, row in zip(areas, rows, strict=True):
         place = area, float(row["ours_p50_ms"])
-        axes.annotate(row["ratio"], place, (-3, 7), textcoords="offset points", ha="right", color="#1f77b4", fontsize=8)
+        axes.annotate(
+            f"{float(row['ratio']):.2f}", place, (4, -10), textcoords="offset points", color="#1f77b4", fontsize=8
+        )
     first = rows[0]
     axes.set(
         xlabel="input, by area", ylabel="network, ms (median)", xlim=(0, None), ylim=(0, None),

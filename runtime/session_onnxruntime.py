@@ -6,6 +6,7 @@ session.run(pixels)["mask_logits"].shape     # [N, Q, H/4, W/4]
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,18 @@ from mask2edge.runtime.session import INPUT, OUTPUTS, check_pixels, first_line
 from mask2edge.runtime.spec import EngineSpec
 
 MODEL_FILE = "model.onnx"
+# Threads that spin on after a run take the cores that post-processing and the next image's preparation need.
+CONFIG_ENTRIES = {"session.force_spinning_stop": "1"}
 
 
 class OnnxRuntimeSession:
     """One loaded model. `threads` 0 or None leaves the number of threads to ONNX Runtime."""
 
-    def __init__(self, folder: Path, spec: EngineSpec, threads: int | None = None) -> None:
-        """Raises InputError where ONNX Runtime, the op library or a sound model is missing."""
+    def __init__(self, folder: Path, spec: EngineSpec, threads: int | None = None, options: Any = None) -> None:
+        """`options`: onnxruntime.SessionOptions in place of `session_options(threads)`.
+
+        Raises InputError where ONNX Runtime, the op library or a sound model is missing.
+        """
         try:
             import onnxruntime
         except ImportError as error:
@@ -35,13 +41,7 @@ class OnnxRuntimeSession:
         path = folder / MODEL_FILE
         if not path.is_file():
             raise InputError(f"{path}: missing; build the engine again")
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3  # errors alone; a warning about a fold or a device is nobody's mistake
-        # Threads that spin on after a run take the cores that post-processing and the next image's preparation need.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if threads:
-            options.intra_op_num_threads = threads
+        options = options or session_options(threads)
         if spec.ops == "custom":
             _register_ops(options, folder, spec)
         try:
@@ -76,6 +76,20 @@ class OnnxRuntimeSession:
 
     def close(self) -> None:
         """Nothing to do: ONNX Runtime frees the model with this object."""
+
+
+def session_options(threads: int | None = None, entries: Mapping[str, str] | None = None) -> Any:
+    """onnxruntime.SessionOptions as the runtime has them; benchmarks/session_settings.py compares other `entries`."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3  # errors alone; a warning about a fold or a device is nobody's mistake
+    for key, value in (CONFIG_ENTRIES | dict(entries or {})).items():
+        options.add_session_config_entry(key, value)
+    if threads:
+        options.intra_op_num_threads = threads
+    return options
 
 
 def _register_ops(options: Any, folder: Path, spec: EngineSpec) -> None:

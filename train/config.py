@@ -32,6 +32,13 @@ BACKBONES = (
     "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2",
 )  # fmt: skip
 
+# The ablations of the paper's tables 4 and X; the first of each is Mask2Former, and what old checkpoints are.
+CROSS_ATTENTIONS = ("masked", "plain", "mask-pooling")
+DECODER_FEATURES = ("round-robin", "stride-32", "stride-16", "stride-8", "concatenated")
+ATTENTION_ORDERS = ("cross-first", "self-first")
+QUERY_FEATURES = ("supervised", "unsupervised", "zero")
+PIXEL_DECODERS = ("msdeform", "fpn", "bifpn")
+
 
 DATA_FORMATS = (
     "semantic", "coco-panoptic", "coco-instances", "instance-labels", "cityscapes", "mapillary", "ade20k",
@@ -48,20 +55,42 @@ class ModelConfig:
     hidden_dim: int = 256  # width of pixel decoder, mask features and queries
     num_heads: int = 8
     num_points: int = 4  # sampling points per head and level
-    encoder_layers: int = 6
+    encoder_layers: int = 6  # of the pixel decoder; fpn has none
     encoder_ffn: int = 1024
     decoder_layers: int = 9  # the predictions are one more: the learned queries predict too
     decoder_ffn: int = 2048
+    pixel_decoder: str = "msdeform"  # one of PIXEL_DECODERS
+    cross_attention: str = "masked"  # one of CROSS_ATTENTIONS
+    decoder_features: str = "round-robin"  # one of DECODER_FEATURES: the maps that the decoder's layers read
+    attention_order: str = "cross-first"  # one of ATTENTION_ORDERS, in each decoder layer
+    query_features: str = "supervised"  # one of QUERY_FEATURES: what the queries are before the first layer
+    decoder_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise InputError(f"model.backbone: expected one of {', '.join(BACKBONES)}, got {self.backbone!r}")
+        for name, known in (
+            ("backbone", BACKBONES),
+            ("pixel_decoder", PIXEL_DECODERS),
+            ("cross_attention", CROSS_ATTENTIONS),
+            ("decoder_features", DECODER_FEATURES),
+            ("attention_order", ATTENTION_ORDERS),
+            ("query_features", QUERY_FEATURES),
+        ):
+            if getattr(self, name) not in known:
+                raise InputError(f"model.{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
         for name in ("num_classes", "num_queries", "encoder_layers", "decoder_layers", "num_heads", "num_points"):
             if getattr(self, name) < 1:
                 raise InputError(f"model.{name}: expected at least 1, got {getattr(self, name)}")
         if self.hidden_dim % self.num_heads or self.hidden_dim % 32:  # GroupNorm has 32 groups
             raise InputError(
                 f"model.hidden_dim: expected a multiple of 32 and of {self.num_heads} heads, got {self.hidden_dim}"
+            )
+        if not 0 <= self.decoder_dropout < 1:
+            raise InputError(f"model.decoder_dropout: expected 0 or more and below 1, got {self.decoder_dropout}")
+        if self.pixel_decoder == "bifpn" and self.decoder_features in ("stride-16", "stride-8"):
+            # Nothing would read the coarse ends of its last layer: weights without a gradient, which DDP refuses.
+            raise InputError(
+                "model.decoder_features: expected round-robin, stride-32 or concatenated with a bifpn, "
+                f"got {self.decoder_features!r}"
             )
 
 
@@ -76,6 +105,8 @@ class LossConfig:
     num_points: int = 12544
     oversample_ratio: float = 3.0
     importance_sample_ratio: float = 0.75
+    matching_on: str = "points"  # or "masks": all pixels, at the mask logits' resolution
+    loss_on: str = "points"  # or "masks": all pixels of the crop; three times the memory
 
     def __post_init__(self) -> None:
         for name in ("num_points", "oversample_ratio"):
@@ -83,6 +114,9 @@ class LossConfig:
                 raise InputError(f"loss.{name}: expected at least 1, got {getattr(self, name)}")
         if not 0 <= self.importance_sample_ratio <= 1:
             raise InputError(f"loss.importance_sample_ratio: expected 0 to 1, got {self.importance_sample_ratio}")
+        for name in ("matching_on", "loss_on"):
+            if getattr(self, name) not in ("points", "masks"):
+                raise InputError(f"loss.{name}: expected points or masks, got {getattr(self, name)!r}")
         for name in ("class_weight", "mask_weight", "dice_weight", "no_object_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"loss.{name}: expected 0 or more, got {getattr(self, name)}")
@@ -140,7 +174,8 @@ class DataConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     steps: int = 160_000
-    batch_size: int = 16
+    batch_size: int = 16  # crops of one step, over all processes and micro-batches
+    accumulate: int = 1  # micro-batches that one process goes through in a step; the update is the same
     learning_rate: float = 1e-4
     backbone_multiplier: float = 0.1
     weight_decay: float = 0.05  # 0 on embeddings and norms
@@ -148,6 +183,10 @@ class TrainConfig:
     schedule: str = "polynomial"  # polynomial (power 0.9), step, or cosine
     step_milestones: tuple[float, ...] = (0.889, 0.963)  # as parts of `steps`; schedule "step" divides by 10 at each
     warmup_steps: int = 0
+    ema_decay: float = 0.0  # of the averaged weights, which are validated and saved; 0: the weights as they are
+    precision: str = "fp32"  # fp32, bf16 or fp16 (autocast); matching, losses and sampling places stay in float32
+    checkpoint_activations: bool = False  # less memory, a third more time: stages and layers run again backwards
+    freeze: tuple[str, ...] = ()  # names of modules that do not learn, such as "backbone" or "backbone.stem"
     seed: int = 0
     validate_every: int = 5000
     log_every: int = 20
@@ -158,7 +197,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.schedule not in ("polynomial", "step", "cosine"):
             raise InputError(f"train.schedule: expected polynomial, step or cosine, got {self.schedule!r}")
-        for name in ("steps", "batch_size", "validate_every", "log_every", "checkpoint_every"):
+        for name in ("steps", "batch_size", "accumulate", "validate_every", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "clip_norm"):
@@ -167,6 +206,10 @@ class TrainConfig:
         for name in ("backbone_multiplier", "weight_decay", "warmup_steps", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"train.{name}: expected 0 or more, got {getattr(self, name)}")
+        if self.precision not in ("fp32", "fp16", "bf16"):
+            raise InputError(f"train.precision: expected fp32, fp16 or bf16, got {self.precision!r}")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"train.ema_decay: expected 0 or a number below 1, got {self.ema_decay}")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mask2edge.runtime.command_line import InputError, command, say
+from mask2edge.runtime.command_line import EXIT_BAD_INPUT, InputError, command, say
 from mask2edge.runtime.spec import Label, ModelSpec, Preprocessing
 from mask2edge.train.checkpoint import load_checkpoint, load_weights
 from mask2edge.train.config import Config, load_config
@@ -22,10 +21,16 @@ from mask2edge.train.data.class_merging import merged, read_merge_table
 from mask2edge.train.data.coco_categories import find_split
 from mask2edge.train.data.formats import open_dataset, splits
 from mask2edge.train.data.relabelled import for_tasks
-from mask2edge.train.loop import BEST_FILE, LAST_FILE, METRICS_FILE, STATE_FILE, train
+from mask2edge.train.distributed import Processes, joined
+from mask2edge.train.loop import Outcome, Pictures, Validation, train
 from mask2edge.train.model.backbones.imagenet_weights import load_imagenet_weights
 from mask2edge.train.model.mask2former import Mask2Former, build_model
+from mask2edge.train.optimizer import freeze
 from mask2edge.train.presets import IMAGENET_MEAN, IMAGENET_STD, LITE_MEAN, LITE_STD, usual_size
+from mask2edge.train.run_folder import BEST_FILE, LAST_FILE, METRICS_FILE, STATE_FILE
+from mask2edge.train.samples import SamplePictures
+from mask2edge.train.step import check_batch
+from mask2edge.train.validation import validate
 
 PROBED = 16  # images of the train split that are read before a run starts, evenly spread
 EXAMPLE = """example:
@@ -46,31 +51,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="train.steps=100")
     arguments = parser.parse_args(argv)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("training runs in one process, WORLD_SIZE is more; start it without torchrun")
+    with joined() as processes:
+        try:
+            return run(arguments, processes)
+        except InputError:
+            if processes.is_main:
+                raise
+            return EXIT_BAD_INPUT  # the same on every process, and the main one says it
 
-    config = load_config(arguments.config, parse_overrides(arguments.set))
-    out = arguments.out or Path("artifacts") / config.name
-    check_out(out, arguments.resume)
-    training, validation = open_data(config, arguments.data)
-    spec = build_spec(config, training.labels)
-    model = initial_model(config, restored=arguments.resume)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out: {out} cannot be made ({error.strerror}); name another folder") from error
-    say(
-        f"{config.name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {len(training)} training "
-        f"images, {config.train.steps} steps of {config.train.batch_size} crops; writing to {out}"
-    )
-    outcome = train(config, spec, model, training, validation, out, arguments.resume)
+
+def run(arguments: argparse.Namespace, processes: Processes) -> int:
+    """The exit code, on every process. Raises InputError on all of them where one meets it."""
+    with processes.together(), processes.speaking_once():
+        config = load_config(arguments.config, parse_overrides(arguments.set))
+        check_batch(config.train, processes.size)
+        out = arguments.out or Path("artifacts") / config.name
+        check_out(out, arguments.resume)
+        training, validation_data = open_data(config, arguments.data)
+        spec = build_spec(config, training.labels)
+        model = initial_model(config, restored=arguments.resume)
+    with processes.together():  # after every process has seen that there was nothing
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out: {out} cannot be made ({error.strerror}); name another folder") from error
+    validation: Validation | None = None
+    pictures: Pictures | None = None
+    if validation_data is not None:
+        pictures = SamplePictures(validation_data, spec)
+        validation = lambda model, stop: validate(model, validation_data, spec, stop)  # noqa: E731
+    if processes.is_main:
+        parameters = sum(p.numel() for p in model.parameters()) / 1e6
+        crops = f"{config.train.batch_size} crops" + (f" on {processes.size} processes" if processes.size > 1 else "")
+        say(
+            f"{config.name}: {parameters:.1f} M parameters, {len(training)} training images, "
+            f"{config.train.steps} steps of {crops}; writing to {out}"
+        )
+    outcome = train(config, spec, model, training, validation, out, arguments.resume, processes, pictures)
+    if processes.is_main:
+        report(outcome, config, out)
+    return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def report(outcome: Outcome, config: Config, out: Path) -> None:
     if outcome.signal is not None:
         say(f"stopped at step {outcome.step} of {config.train.steps} and saved; repeat the command with --resume")
-        return 128 + outcome.signal
-    scored = "" if outcome.best is None else f", best mIoU {outcome.best:.4f}"
+        return
+    scored = "" if outcome.best is None else f", best score {outcome.best:.4f}"
     say(f"done: {outcome.step} steps{scored}")
     print(out / (LAST_FILE if outcome.best is None else BEST_FILE))
-    return 0
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
@@ -167,6 +196,7 @@ def initial_model(config: Config, restored: bool) -> Mask2Former:
     """The network as it is before the first step; `restored`: its weights will be replaced by a training state's."""
     torch.manual_seed(config.train.seed)
     model = build_model(config.model)
+    freeze(model, config.train.freeze)
     if restored:
         return model
     if config.train.initial_checkpoint:

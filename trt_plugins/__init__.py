@@ -1,5 +1,5 @@
 """The custom operators and the native libraries that run them: one for ONNX Runtime, one for TensorRT; and the library
-that does pre- and post-processing on the CPU.
+that does pre- and post-processing on the CPU; and the one with which training is faster there.
 
     options = onnxruntime.SessionOptions()
     library = onnxruntime_ops_library()
@@ -31,6 +31,8 @@ PLUGIN_LIBRARY_NAME = "libmask2edge_tensorrt.so"
 PLUGIN_LIBRARY_VARIABLE = "MASK2EDGE_PLUGIN_LIBRARY"
 CPU_LIBRARY_NAME = "libmask2edge_cpu.so"
 CPU_LIBRARY_VARIABLE = "MASK2EDGE_CPU_LIBRARY"
+TRAINING_LIBRARY_NAME = "libmask2edge_training.so"
+TRAINING_LIBRARY_VARIABLE = "MASK2EDGE_TRAINING_LIBRARY"
 
 
 def onnxruntime_ops_library() -> Path | None:
@@ -77,6 +79,22 @@ def why_no_cpu_library() -> str:
         cpu_library(),
         CPU_LIBRARY_VARIABLE,
         CPU_LIBRARY_NAME,
+        "it takes a C++ compiler): install g++, then run `pip install .` again; `pip install -v .` says what CMake "
+        "found",
+    )
+
+
+def training_library() -> Path | None:
+    """The library of what training computes in C++, or None when this installation has none."""
+    return _library(TRAINING_LIBRARY_VARIABLE, _installed_training_library())
+
+
+def why_no_training_library() -> str:
+    """One line for whoever got None: what is missing and what to do about it."""
+    return _why_not(
+        training_library(),
+        TRAINING_LIBRARY_VARIABLE,
+        TRAINING_LIBRARY_NAME,
         "it takes a C++ compiler): install g++, then run `pip install .` again; `pip install -v .` says what CMake "
         "found",
     )
@@ -157,6 +175,10 @@ def _installed_plugin_library() -> Path | None:
 
 def _installed_cpu_library() -> Path | None:
     return _beside_this_module(CPU_LIBRARY_NAME)
+
+
+def _installed_training_library() -> Path | None:
+    return _beside_this_module(TRAINING_LIBRARY_NAME)
 
 
 def _beside_this_module(name: str) -> Path | None:

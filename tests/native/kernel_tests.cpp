@@ -14,6 +14,7 @@
 #include "convolution_3x3/cpu.h"
 #include "masked_attention/cpu.h"
 #include "multiscale_deformable_attention/cpu.h"
+#include "multiscale_deformable_attention/cpu_gradient.h"
 
 using namespace mask2edge;
 
@@ -89,6 +90,99 @@ std::vector<double> deformable_reference(const DeformableAttentionTensors& t, co
     return output;
 }
 
+struct DeformableGradients {
+    std::vector<double> value, offsets, logits;
+};
+
+// The derivative of deformable_reference, corner by corner.
+DeformableGradients deformable_gradient_reference(const DeformableAttentionGradientTensors& t,
+                                                  const DeformableAttentionShape& s) {
+    const int64_t levels = static_cast<int64_t>(s.levels.size()), points = levels * s.points;
+    const int64_t channels = s.heads * s.head_dim, rows = s.batch * s.queries;
+    DeformableGradients result;
+    result.value.resize(static_cast<std::size_t>(s.batch * s.value_rows * channels));
+    result.offsets.resize(static_cast<std::size_t>(rows * s.heads * points * 2));
+    result.logits.resize(static_cast<std::size_t>(rows * s.heads * points));
+    for (int64_t row = 0; row < rows; ++row)
+        for (int64_t m = 0; m < s.heads; ++m) {
+            const int64_t n = row / s.queries, sample = (row * s.heads + m) * points;
+            const float* reference = t.reference_points + (s.shared_reference_points ? row % s.queries : row) * 2;
+            const float* grad = t.grad_output + row * channels + m * s.head_dim;
+            double largest = -INFINITY, sum = 0, mean = 0;
+            for (int64_t i = 0; i < points; ++i) largest = std::max<double>(largest, t.logits[sample + i]);
+            for (int64_t i = 0; i < points; ++i) sum += std::exp(t.logits[sample + i] - largest);
+            std::vector<double> weights, of_weights;
+            for (int64_t i = 0; i < points; ++i) {
+                const auto& level = s.levels[static_cast<std::size_t>(i / s.points)];
+                const double weight = std::exp(t.logits[sample + i] - largest) / sum;
+                const double x = static_cast<double>(reference[0]) * level.width + t.offsets[2 * (sample + i)] - 0.5;
+                const double y =
+                    static_cast<double>(reference[1]) * level.height + t.offsets[2 * (sample + i) + 1] - 0.5;
+                double of_weight = 0, of_x = 0, of_y = 0;
+                for (int corner = 0; corner < 4; ++corner) {
+                    const double column = std::floor(x) + corner % 2, line = std::floor(y) + corner / 2;
+                    if (column < 0 || column >= level.width || line < 0 || line >= level.height) continue;
+                    const double beside = 1 - std::abs(x - column), below = 1 - std::abs(y - line);
+                    const int64_t pixel = level.first_row + int64_t(line) * level.width + int64_t(column);
+                    const int64_t start = (n * s.value_rows + pixel) * channels + m * s.head_dim;
+                    double product = 0;
+                    for (int64_t d = 0; d < s.head_dim; ++d) {
+                        product += static_cast<double>(grad[d]) * t.value[start + d];
+                        result.value[static_cast<std::size_t>(start + d)] += weight * beside * below * grad[d];
+                    }
+                    of_weight += beside * below * product;
+                    of_x += (corner % 2 ? 1 : -1) * below * product;
+                    of_y += (corner / 2 ? 1 : -1) * beside * product;
+                }
+                result.offsets[static_cast<std::size_t>(2 * (sample + i))] = weight * of_x;
+                result.offsets[static_cast<std::size_t>(2 * (sample + i) + 1)] = weight * of_y;
+                weights.push_back(weight);
+                of_weights.push_back(of_weight);
+                mean += weight * of_weight;
+            }
+            for (int64_t i = 0; i < points; ++i)
+                result.logits[static_cast<std::size_t>(sample + i)] =
+                    weights[static_cast<std::size_t>(i)] * (of_weights[static_cast<std::size_t>(i)] - mean);
+        }
+    return result;
+}
+
+// Where a place is a whole pixel to float's precision, the derivative jumps: sides could fall on different pixels.
+bool is_smooth(float reference, int64_t length, float offset) {
+    const double place = static_cast<double>(reference) * static_cast<double>(length) + offset - 0.5;
+    return std::abs(place - std::round(place)) > 1e-4;
+}
+
+void test_deformable_gradient(const DeformableAttentionTensors& tensors, const DeformableAttentionShape& shape,
+                              std::vector<float> offsets, int number) {
+    const int64_t samples = shape.heads * static_cast<int64_t>(shape.levels.size()) * shape.points;
+    for (int64_t i = 0; i < shape.batch * shape.queries * samples * 2; ++i) {
+        const int64_t row = i / (2 * samples), point = i / 2 % samples / shape.points;
+        const auto& level = shape.levels[static_cast<std::size_t>(point) % shape.levels.size()];
+        const int64_t query = shape.shared_reference_points ? row % shape.queries : row;
+        float& offset = offsets[static_cast<std::size_t>(i)];
+        while (!is_smooth(tensors.reference_points[2 * query + i % 2], i % 2 ? level.height : level.width, offset))
+            offset = std::abs(offset) > 1000 ? 0.1f : offset + 0.01f;
+    }
+    const auto grad_output = normals(shape.batch * shape.queries * shape.heads * shape.head_dim);
+    std::vector<float> value(static_cast<std::size_t>(shape.batch * shape.value_rows * shape.heads * shape.head_dim));
+    std::vector<float> places(offsets.size()), logits(offsets.size() / 2);
+    const DeformableAttentionGradientTensors gradients{
+        tensors.value,      offsets.data(), tensors.logits, tensors.reference_points,
+        grad_output.data(), value.data(),   places.data(),  logits.data()};
+    const DeformableGradients expected = deformable_gradient_reference(gradients, shape);
+    double largest = 1;
+    for (const double x : expected.value) largest = std::max(largest, std::abs(x));
+    for (const InstructionSet set : available_instruction_sets()) {
+        for (std::vector<float>* each : {&value, &places, &logits}) std::fill(each->begin(), each->end(), NAN);
+        multiscale_deformable_attention_gradient(gradients, shape, kBackwards, set);
+        compare("gradient of value", set, number, value, expected.value, 2e-5 * largest);
+        // sums of head_dim products of normals, up to 80 of them
+        compare("gradient of offsets", set, number, places, expected.offsets, 1e-3);
+        compare("gradient of logits", set, number, logits, expected.logits, 1e-3);
+    }
+}
+
 void test_deformable(int number) {
     const int64_t batch = between(1, 3), heads = between(1, 5), points = between(1, 9), levels = between(1, 4);
     const int64_t head_dim = one_of<int64_t>({1, 5, 8, 12, 16, 24, 32, 33, 64, 80});
@@ -127,6 +221,7 @@ void test_deformable(int number) {
         // A coordinate near 100 is exact to 4e-6 pixel, and a pixel's worth of value is about 3.
         compare("multiscale_deformable_attention", set, number, output, expected, 5e-5);
     }
+    test_deformable_gradient(tensors, shape, offsets, number);
 }
 
 std::vector<double> masked_reference(const MaskedAttentionTensors& t, const MaskedAttentionShape& s) {

@@ -71,6 +71,8 @@ def test_the_digest_tells_settings_apart() -> None:
         ("train.seed", "-1", r"train\.seed: expected 0 or more, got -1"),
         ("train.schedule", "linear", r"train\.schedule: expected polynomial, step or cosine, got 'linear'"),
         ("loss.num_points", "0", r"loss\.num_points: expected at least 1, got 0"),
+        ("loss.loss_on", "pixels", r"loss\.loss_on: expected points or masks, got 'pixels'"),
+        ("loss.matching_on", "both", r"loss\.matching_on: expected points or masks, got 'both'"),
         ("loss.importance_sample_ratio", "1.5", r"loss\.importance_sample_ratio: expected 0 to 1, got 1\.5"),
         ("loss.dice_weight", "-1", r"loss\.dice_weight: expected 0 or more, got -1\.0"),
         ("data.flip", "1", r"data\.flip: expected bool, got 1"),

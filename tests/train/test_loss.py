@@ -17,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mask2edge.runtime.command_line import InputError
-from mask2edge.train.loss import SetCriterion, matcher, point_sampling
+from mask2edge.train.loss import SetCriterion, point_sampling
+from mask2edge.train.loss import criterion as criterion_module
 from mask2edge.train.loss.criterion import average_num_masks, dice_loss, mask_loss
+from mask2edge.train.loss.point_sampling import uniform_points
 
 CLASSES, QUERIES, CPU = 4, 6, torch.device("cpu")
 
@@ -97,13 +99,11 @@ def test_class_loss_is_the_weighted_mean():
     for no_object_weight in (0.1, 1.0):
         c = criterion(no_object_weight=no_object_weight)
         got = c(outputs, targets)["class"].item()
-        indices = c.matcher(
-            outputs["class_logits"],
-            outputs["mask_logits"],
-            [t["labels"] for t in targets],
-            [t["masks"].float() for t in targets],
-            seeded(),
-        )
+        generator = seeded()  # both images' points to match on come first
+        indices = []
+        for n, target in enumerate(targets):
+            pair = (outputs["class_logits"][n], outputs["mask_logits"][n])
+            indices += c.matcher([pair], target["labels"], target["masks"], uniform_points(1, 64, generator, CPU))
         log = torch.log_softmax(outputs["class_logits"].double(), -1).detach().numpy()
         loss = weight = 0.0
         for n, (i, j) in enumerate(indices):
@@ -145,7 +145,7 @@ def fixed_points() -> Iterator[None]:
         return points[:, :num_points].expand(count, -1, -1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matcher, "uniform_points", fixed)
+        patch.setattr(criterion_module, "uniform_points", fixed)
         patch.setattr(point_sampling, "uniform_points", fixed)
         yield
 
@@ -210,6 +210,60 @@ def test_the_generator_state_resumes_exactly():
     got = resumed(outputs, targets)
     assert {k: v.item() for k, v in got.items()} == {k: v.item() for k, v in expected.items()}
     assert c(outputs, targets)["mask"].item() != expected["mask"].item()
+
+
+def test_an_image_with_its_generator_does_not_depend_on_the_batch():
+    """What makes a batch that is split over processes train as the whole."""
+    counts = [3, 0, 2]
+    outputs, targets = make(counts, auxiliary=2)
+    together = criterion()(outputs, targets, 1.0, [seeded(n) for n in range(3)])
+
+    def image(prediction, n):
+        return {key: prediction[key][n : n + 1] for key in ("class_logits", "mask_logits")}
+
+    single = []
+    for n in range(3):
+        alone = {**image(outputs, n), "auxiliary": [image(each, n) for each in outputs["auxiliary"]]}
+        single.append(criterion()(alone, targets[n : n + 1], 1.0, [seeded(n)]))
+    for name, value in together.items():
+        if not name.startswith("class"):
+            torch.testing.assert_close(value, sum(each[name] for each in single))
+
+
+def test_generators_are_one_per_image():
+    outputs, targets = make([2, 2])
+    with pytest.raises(ValueError, match="expected one generator per image, 2, got 1"):
+        criterion()(outputs, targets, generators=[seeded()])
+    with pytest.raises(ValueError, match="expected generators, or a criterion that was made with a generator"):
+        criterion(generator=None)(outputs, targets)
+
+
+def test_loss_on_masks_against_float64_numpy():
+    """All pixels of the targets, the logits interpolated to their size."""
+    outputs, targets = make([3, 2])
+    c = criterion(loss_on="masks", matching_on="masks")
+    losses = c(outputs, targets)
+    bce = dice = 0.0
+    for n, target in enumerate(targets):
+        pair = (outputs["class_logits"][n], outputs["mask_logits"][n])
+        ((i, j),) = c.matcher([pair], target["labels"], target["masks"], None)
+        for q, k in zip(i.tolist(), j.tolist(), strict=True):
+            x = bilinear_resize(outputs["mask_logits"][n, q].detach().double().numpy(), 32)
+            t = target["masks"][k].double().numpy()
+            p = 1 / (1 + np.exp(-x))
+            bce += -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
+            dice += 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
+    assert losses["mask"].item() == pytest.approx(bce / 5, rel=1e-5)
+    assert losses["dice"].item() == pytest.approx(dice / 5, rel=1e-5)
+
+
+def bilinear_resize(image: np.ndarray, size: int) -> np.ndarray:
+    """A square image at a larger size, pixel centres at half-integers, edges repeated."""
+    place = np.clip((np.arange(size) + 0.5) * len(image) / size - 0.5, 0, len(image) - 1)
+    first = np.minimum(place.astype(int), len(image) - 2)
+    share = place - first
+    rows = image[first] * (1 - share)[:, None] + image[first + 1] * share[:, None]
+    return rows[:, first] * (1 - share) + rows[:, first + 1] * share
 
 
 def test_autocast_and_half_logits_keep_the_loss_in_float32():
@@ -329,6 +383,8 @@ def test_bad_targets_are_refused(targets, message):
         ({"num_points": 0}, "num_points: expected at least 1, got 0"),
         ({"importance_sample_ratio": 2.0}, "importance_sample_ratio: expected 0 to 1, got 2.0"),
         ({"oversample_ratio": 0.0}, "oversample_ratio: expected at least 1, got 0.0"),
+        ({"loss_on": "pixels"}, "loss.loss_on: expected points or masks, got 'pixels'"),
+        ({"matching_on": ""}, "loss.matching_on: expected points or masks, got ''"),
     ],
 )
 def test_bad_settings_are_refused(changes, message):

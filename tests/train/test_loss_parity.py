@@ -2,20 +2,22 @@
 
     pytest -k loss_parity
 
-torch.rand fills its output from the generator in order, however the draws are split up. Both sides draw in the same
-order, so one seed (the global stream for Hugging Face, ours for us) puts every point of both in the same place: points
-of the matcher, candidates, importance points and the uniform rest alike.
+Both sides look at the same points: Hugging Face's `torch.rand` is answered from the streams of our generators, one for
+each image, in the order that SetCriterion.forward documents.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mask2edge.train.loss import HungarianMatcher, SetCriterion
-from mask2edge.train.loss.point_sampling import uncertain_points
+from mask2edge.train.loss.point_sampling import uncertain_points, uniform_points
 
 reference = pytest.importorskip("transformers.models.mask2former.modeling_mask2former")
 
@@ -65,7 +67,33 @@ def theirs(weights: tuple[float, float, float]):
     return reference.Mask2FormerLoss(config, named)
 
 
-def ours(weights: tuple[float, float, float], seed: int) -> SetCriterion:
+def image_generators(seed: int, count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed + n) for n in range(count)]
+
+
+@contextlib.contextmanager
+def answered_from(generators: list[torch.Generator], counts: list[int]) -> Iterator[None]:
+    """Within it torch.rand gives Hugging Face our points: those to match on are an image's for all its predictions."""
+    draw = torch.rand
+    matching = [draw(1, POINTS, 2, generator=generator) for generator in generators]
+    matched = [min(QUERIES, count) for count in counts]
+    # for each prediction it asks for every image's points to match on, then for candidates, then for uniform points
+    calls = itertools.cycle([*range(len(counts)), None, None])
+
+    def answer(*shape: int, device: object = None) -> torch.Tensor:
+        image = next(calls)
+        if image is not None:
+            assert shape == (1, POINTS, 2)
+            return matching[image]
+        assert shape[0] == sum(matched)
+        return torch.cat([draw(m, *shape[1:], generator=g) for m, g in zip(matched, generators, strict=True)])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "rand", answer)
+        yield
+
+
+def ours(weights: tuple[float, float, float]) -> SetCriterion:
     return SetCriterion(
         CLASSES,
         class_weight=weights[0],
@@ -75,7 +103,6 @@ def ours(weights: tuple[float, float, float], seed: int) -> SetCriterion:
         num_points=POINTS,
         oversample_ratio=3.0,
         importance_sample_ratio=0.75,
-        generator=torch.Generator().manual_seed(seed),
     )
 
 
@@ -88,14 +115,13 @@ def test_loss_parity(counts, weights):
     masks, labels = [t["masks"].float() for t in targets], [t["labels"] for t in targets]
     leaves = [p[key] for p in (outputs, *outputs["auxiliary"]) for key in ("class_logits", "mask_logits")]
 
-    criterion = ours(weights, seed)
-    losses = criterion(outputs, targets)
+    criterion = ours(weights)
+    losses = criterion(outputs, targets, generators=image_generators(seed, len(counts)))
     total = criterion.total(losses)
     gradients = torch.autograd.grad(total, leaves)
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        loss = theirs(weights)
+    loss = theirs(weights)
+    with answered_from(image_generators(seed, len(counts)), counts):
         expected = loss(
             outputs["mask_logits"],
             outputs["class_logits"],
@@ -128,8 +154,14 @@ def test_loss_parity_of_the_matcher(counts, weights):
     class_weight, mask_weight, dice_weight = weights
     outputs, targets = make(counts, auxiliary=0, seed=5)
     labels, masks = [t["labels"] for t in targets], [t["masks"].float() for t in targets]
-    matcher = HungarianMatcher(class_weight, mask_weight, dice_weight, POINTS)
-    got = matcher(outputs["class_logits"], outputs["mask_logits"], labels, masks, torch.Generator().manual_seed(4))
+    matcher = HungarianMatcher(class_weight, mask_weight, dice_weight)
+    generator = torch.Generator().manual_seed(4)  # the same stream as theirs, image by image
+    got = []
+    for *prediction, image_labels, image_masks in zip(
+        outputs["class_logits"], outputs["mask_logits"], labels, masks, strict=True
+    ):
+        points = uniform_points(1, POINTS, generator, image_masks.device)
+        got.extend(matcher([tuple(prediction)], image_labels, image_masks, points))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
         other = reference.Mask2FormerHungarianMatcher(class_weight, mask_weight, dice_weight, POINTS)
@@ -142,7 +174,7 @@ def test_loss_parity_of_the_matcher(counts, weights):
 def test_loss_parity_of_the_importance_points():
     """The same set of points per mask; ours come in no particular order."""
     logits = torch.randn(5, 1, 16, 24, generator=torch.Generator().manual_seed(0))
-    got = uncertain_points(logits, POINTS, 3.0, 0.75, torch.Generator().manual_seed(9))
+    got = uncertain_points(logits, POINTS, 3.0, 0.75, [(torch.Generator().manual_seed(9), 5)])
     loss = theirs(WEIGHTS["paper"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(9)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mask2edge.runtime.command_line import InputError
 from mask2edge.train.loss.point_sampling import (
     check_point_settings,
+    sample_masks,
     sample_points,
     uncertain_points,
     uniform_points,
@@ -76,16 +77,44 @@ def test_resolutions_are_read_at_the_same_place():
 
 
 def test_no_maps_give_no_points():
-    points = uncertain_points(torch.zeros(0, 1, 8, 8), 16, 3.0, 0.75, seeded())
+    points = uncertain_points(torch.zeros(0, 1, 8, 8), 16, 3.0, 0.75, [(seeded(), 0)])
     assert points.shape == (0, 16, 2)
     assert sample_points(torch.zeros(0, 1, 8, 8), points).shape == (0, 1, 16)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    points=st.lists(st.tuples(st.floats(0, 1, width=32), st.floats(0, 1, width=32)), min_size=1, max_size=6),
+    kind=st.sampled_from([torch.bool, torch.uint8, torch.float32, torch.float64]),
+    shared=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_sample_masks_reads_the_chosen_masks_of_any_type(height, width, points, kind, shared, seed):
+    masks = (torch.rand(4, height, width, generator=seeded(seed)) > 0.5).to(kind)
+    which = torch.tensor([2, 0, 2])
+    coordinates = torch.tensor([points] if shared else [points, points[::-1], points])  # [1 or 3, P, 2]
+    got = sample_masks(masks, which, coordinates)
+    assert got.dtype == torch.float32
+    expected = sample_points(masks[which][:, None].float(), coordinates.expand(3, -1, -1)).squeeze(1)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def test_each_generator_draws_for_its_own_masks():
+    """What an image's masks get does not depend on the other images'."""
+    logits = torch.randn(5, 1, 12, 12, generator=seeded(1))
+    together = uncertain_points(logits, 40, 3.0, 0.75, [(seeded(2), 2), (seeded(3), 0), (seeded(4), 3)])
+    first = uncertain_points(logits[:2], 40, 3.0, 0.75, [(seeded(2), 2)])
+    last = uncertain_points(logits[2:], 40, 3.0, 0.75, [(seeded(4), 3)])
+    assert torch.equal(together, torch.cat([first, last]))
 
 
 def test_importance_points_lie_where_the_prediction_is_unsure():
     """A ramp that crosses zero at x = 0.5: keeping 0.75 P of 3 P candidates means a quarter of the width around it."""
     size, num_points = 64, 4000
     ramp = ((torch.arange(size) + 0.5) / size - 0.5).expand(2, 1, size, size).contiguous()
-    points = uncertain_points(ramp, num_points, 3.0, 0.75, seeded())
+    points = uncertain_points(ramp, num_points, 3.0, 0.75, [(seeded(), 2)])
     assert points.shape == (2, num_points, 2)
     important, uniform = points[:, :3000], points[:, 3000:, 0]
     # the border's fade to zero makes half a pixel at either side look unsure as well
@@ -99,7 +128,7 @@ def test_importance_points_lie_where_the_prediction_is_unsure():
 @pytest.mark.parametrize(("ratio", "important"), [(0.0, 0), (0.5, 32), (0.75, 48), (1.0, 64)])
 def test_the_kept_candidates_are_the_least_certain(ratio, important):
     logits = torch.randn(3, 1, 12, 12, generator=seeded(1))
-    points = uncertain_points(logits, 64, 3.0, ratio, seeded(2))
+    points = uncertain_points(logits, 64, 3.0, ratio, [(seeded(2), 3)])
     candidates = torch.rand(3, 192, 2, generator=seeded(2))  # the same stream's first draw
     certainty = sample_points(logits, candidates).squeeze(1).abs()
     limit = certainty.sort(dim=1).values[:, :important]
@@ -115,13 +144,13 @@ def test_the_generator_alone_decides():
     torch.manual_seed(0)
     before = torch.get_rng_state()
     state = generator.get_state()
-    first = uncertain_points(logits, 32, 3.0, 0.75, generator)
-    second = uncertain_points(logits, 32, 3.0, 0.75, generator)
+    first = uncertain_points(logits, 32, 3.0, 0.75, [(generator, 2)])
+    second = uncertain_points(logits, 32, 3.0, 0.75, [(generator, 2)])
     assert torch.equal(torch.get_rng_state(), before), "the global stream was used"
     assert not torch.equal(first, second)
     torch.manual_seed(123)
     generator.set_state(state)
-    assert torch.equal(uncertain_points(logits, 32, 3.0, 0.75, generator), first)
+    assert torch.equal(uncertain_points(logits, 32, 3.0, 0.75, [(generator, 2)]), first)
 
 
 @pytest.mark.parametrize(

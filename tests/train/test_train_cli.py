@@ -126,6 +126,17 @@ def test_without_a_val_split_the_last_checkpoint_is_the_result(
             ("--set", "train.imagenet_weights=true", "model.backbone=resnet50"),
             "no package on PyPI carries weights for resnet50",
         ),
+        (
+            ("--set", "train.accumulate=3"),
+            "train.batch_size: expected a multiple of 3 (processes: 1, train.accumulate: 3), for it counts the crops "
+            "of all; got 2",
+        ),
+        (("--set", "train.ema_decay=1.0"), "train.ema_decay: expected 0 or a number below 1, got 1.0"),
+        (("--set", "train.precision=int8"), "train.precision: expected fp32, fp16 or bf16, got 'int8'"),
+        (
+            ("--set", "train.freeze=['backbone.stem', 'neck']"),
+            "such as backbone, pixel_decoder, mask_decoder or a part of one (backbone.stem), got 'neck'",
+        ),
         (("--set", "loss.num_points=0"), "loss.num_points: expected at least 1, got 0"),
         (("--config", "no-such"), "--config: expected a TOML file or one of"),
         (("--data", "nowhere"), "--data: expected a folder, got 'nowhere'"),
@@ -247,12 +258,13 @@ def test_out_may_not_be_a_file(root: Path, tmp_path: Path, capsys: pytest.Captur
     assert "cannot be made" in capsys.readouterr().err
 
 
-def test_torchrun_is_refused(
+def test_an_environment_of_another_launcher_is_refused(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
     assert start(root, tmp_path / "run") == 2
-    assert "training runs in one process" in capsys.readouterr().err
+    assert "WORLD_SIZE is 2 and RANK is not set: start several processes with torchrun" in capsys.readouterr().err
 
 
 def test_ctrl_c_saves_and_resume_ends_as_if_there_had_been_none(root: Path, tmp_path: Path) -> None:
@@ -283,7 +295,7 @@ def test_ctrl_c_saves_and_resume_ends_as_if_there_had_been_none(root: Path, tmp_
 
     def rows(out: str) -> list[dict[str, object]]:
         parsed = [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").read_text().splitlines()]
-        return [{key: value for key, value in row.items() if "seconds" not in key} for row in parsed]
+        return [{key: value for key, value in row.items() if "second" not in key} for row in parsed]
 
     assert rows("stopped") == rows("whole")
     one, other = (load_file(tmp_path / out / "last.safetensors") for out in ("stopped", "whole"))

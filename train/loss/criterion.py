@@ -17,17 +17,31 @@ from torch import Tensor, nn
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.train.loss.matcher import HungarianMatcher
-from mask2edge.train.loss.point_sampling import check_point_settings, sample_points, uncertain_points
+from mask2edge.train.loss.point_sampling import (
+    check_point_settings,
+    sample_masks,
+    sample_points,
+    uncertain_points,
+    uniform_points,
+)
 
-Target = Mapping[str, Tensor]  # {"labels": int64 [T], "masks": bool or float [T, H, W]}
+Target = Mapping[str, Tensor]  # {"labels": int64 [T], "masks": bool, uint8 or floating [T, H, W]}
+Match = tuple[Tensor, Tensor]  # queries and their targets, int64 [min(Q, T)] each
+PLACES = ("points", "masks")
 
 
 class SetCriterion(nn.Module):
     """Cross-entropy on classes, binary cross-entropy and dice on points of matched masks, with deep supervision.
 
     Paper, sec. 3.4 and 4.1; mask2former/modeling/criterion.py. Every prediction is matched anew. All terms are
-    computed in float32 whatever the autocast state. `generator` draws every point: save its state with a checkpoint
-    (`criterion.generator.get_state()`). Raises InputError for settings outside their range.
+    computed in float32 whatever the autocast state. matching_on, loss_on: "points", or "masks" for all pixels (the
+    paper's table 5): in matching those of the mask logits, in the loss those of the targets, to whose size the logits
+    are interpolated, as MaskFormer does. Raises InputError for settings outside their range.
+
+    `generator` draws every point where `forward` is given no others: save its state with a checkpoint
+    (`criterion.generator.get_state()`). The reference draws new points to match each prediction on; here an image's
+    predictions are matched on the same ones, which leaves the points' distribution as it is and needs the targets read
+    once. The points of the losses are new for every prediction, as there.
     """
 
     def __init__(
@@ -41,65 +55,101 @@ class SetCriterion(nn.Module):
         num_points: int = 12544,
         oversample_ratio: float = 3.0,
         importance_sample_ratio: float = 0.75,
-        generator: torch.Generator,
+        matching_on: str = "points",
+        loss_on: str = "points",
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         check_point_settings(num_points, oversample_ratio, importance_sample_ratio)
         if num_classes < 1:
             raise InputError(f"num_classes: expected at least 1, got {num_classes}")
+        for name, value in (("matching_on", matching_on), ("loss_on", loss_on)):
+            if value not in PLACES:
+                raise InputError(f"loss.{name}: expected points or masks, got {value!r}")
         self.num_classes = num_classes
         self.weights = {"class": class_weight, "mask": mask_weight, "dice": dice_weight}
         self.num_points = num_points
         self.oversample_ratio = oversample_ratio
         self.importance_sample_ratio = importance_sample_ratio
+        self.matching_on, self.loss_on = matching_on, loss_on
         self.generator = generator
-        self.matcher = HungarianMatcher(class_weight, mask_weight, dice_weight, num_points)
+        self.matcher = HungarianMatcher(class_weight, mask_weight, dice_weight)
         class_weights = torch.ones(num_classes + 1)  # [K+1], the last is "no object"
         class_weights[-1] = no_object_weight
         self.class_weights: Tensor
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(
-        self, outputs: Mapping[str, Any], targets: Sequence[Target], num_masks: float | Tensor | None = None
+        self,
+        outputs: Mapping[str, Any],
+        targets: Sequence[Target],
+        num_masks: float | Tensor | None = None,
+        generators: Sequence[torch.Generator] | None = None,
     ) -> dict[str, Tensor]:
         """Unweighted scalar losses by name: "class", "mask", "dice" of the final prediction; "class_0", "mask_0", ...
         of the earlier ones, 0 = the learned queries.
 
         outputs: {"class_logits": [N, Q, K+1], "mask_logits": [N, Q, h, w], "auxiliary": list of dicts of the same two}
-        (no "auxiliary": the final prediction alone). targets: N dicts {"labels": int64 [T], "masks": bool or float
-        [T, H, W]}, masks over the whole padded input, one resolution for the batch. num_masks: divisor of the mask
-        and dice terms; by default the mean number of targets per process, at least 1.
+        (no "auxiliary": the final prediction alone). targets: N dicts {"labels": int64 [T], "masks": bool, uint8 or
+        floating [T, H, W]}, masks over the whole padded input, one resolution for the batch. num_masks: divisor of the
+        mask and dice terms; by default the mean number of targets per process, at least 1. generators: one per image,
+        which draws all of its points and no other's; they do not depend on the rest of the batch then. Each draws the
+        points to match on, then, prediction by prediction and the final one first, candidates and uniform points of
+        the targets that are matched.
 
         Raises InputError for targets of the wrong number, shape, type or class.
         """
         device = outputs["mask_logits"].device
         labels, masks = self._check(targets, len(outputs["mask_logits"]), device)
+        generators = self._generators(generators, len(labels))
         if num_masks is None:
             num_masks = average_num_masks(sum(len(each) for each in labels), device)
-        losses = self._prediction_losses(outputs, labels, masks, num_masks)
-        for index, prediction in enumerate(outputs.get("auxiliary", ())):
-            for name, value in self._prediction_losses(prediction, labels, masks, num_masks).items():
-                losses[f"{name}_{index}"] = value
+        predictions = [outputs, *outputs.get("auxiliary", ())]
+        matches = self._match(predictions, labels, masks, generators)
+        losses = {}
+        for index, (prediction, indices) in enumerate(zip(predictions, matches, strict=True)):
+            suffix = "" if index == 0 else f"_{index - 1}"
+            terms = self._prediction_losses(prediction, indices, labels, masks, num_masks, generators)
+            losses.update({f"{name}{suffix}": value for name, value in terms.items()})
         return losses
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The scalar to minimise: the weighted sum of what `forward` returned."""
         return sum(self.weights[name.partition("_")[0]] * value for name, value in losses.items())  # type: ignore
 
-    def _prediction_losses(
-        self, prediction: Mapping[str, Tensor], labels: list[Tensor], masks: Tensor, num_masks: float | Tensor
-    ) -> dict[str, Tensor]:
-        """The three terms of one prediction. masks: float32 [sum of T, 1, H, W], all images' in order."""
-        counts = [len(each) for each in labels]
-        image_masks = masks.squeeze(1).split(counts)  # N views [T, H, W]
-        class_logits, mask_logits = prediction["class_logits"], prediction["mask_logits"]
-        indices = self.matcher(class_logits, mask_logits, labels, image_masks, self.generator)
+    def _match(
+        self,
+        predictions: Sequence[Mapping[str, Tensor]],
+        labels: list[Tensor],
+        masks: Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> list[list[Match]]:
+        """For each prediction, each image's matched queries and targets."""
+        by_image = []
+        for n, image_masks in enumerate(masks.split([len(each) for each in labels])):
+            points = None
+            if self.matching_on == "points":
+                points = uniform_points(1, self.num_points, generators[n], masks.device)  # [1, P, 2]
+            pairs = [(each["class_logits"][n], each["mask_logits"][n]) for each in predictions]
+            by_image.append(self.matcher(pairs, labels[n], image_masks, points))
+        return [list(matches) for matches in zip(*by_image, strict=True)]
 
+    def _prediction_losses(
+        self,
+        prediction: Mapping[str, Tensor],
+        matches: list[Match],
+        labels: list[Tensor],
+        masks: Tensor,
+        num_masks: float | Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> dict[str, Tensor]:
+        """The three terms of one prediction. masks: [sum of T, H, W], all images' in order."""
+        class_logits, mask_logits = prediction["class_logits"], prediction["mask_logits"]
         device = mask_logits.device
-        images = torch.cat([torch.full_like(i, n) for n, (i, _) in enumerate(indices)]).to(device)  # [M]
-        queries = torch.cat([i for i, _ in indices]).to(device)  # [M]
-        starts = [sum(counts[:n]) for n in range(len(counts))]
-        matched = torch.cat([j + start for (_, j), start in zip(indices, starts, strict=True)]).to(device)  # [M]
+        images = torch.cat([torch.full_like(i, n) for n, (i, _) in enumerate(matches)]).to(device)  # [M]
+        queries = torch.cat([i for i, _ in matches]).to(device)  # [M]
+        starts = [sum(len(each) for each in labels[:n]) for n in range(len(labels))]
+        matched = torch.cat([j + start for (_, j), start in zip(matches, starts, strict=True)]).to(device)  # [M]
 
         with torch.autocast(device.type, enabled=False):
             classes = torch.full(class_logits.shape[:2], self.num_classes, device=device)  # [N, Q]
@@ -107,20 +157,34 @@ class SetCriterion(nn.Module):
             class_loss = F.cross_entropy(class_logits.float().transpose(1, 2), classes, weight=self.class_weights)
 
             predicted = mask_logits[images, queries].float().unsqueeze(1)  # [M, 1, h, w]
-            points = uncertain_points(
-                predicted.detach(), self.num_points, self.oversample_ratio, self.importance_sample_ratio, self.generator
-            )  # [M, P, 2]
-            with torch.no_grad():
-                wanted = sample_points(masks[matched], points).squeeze(1)  # [M, P]
-            logits = sample_points(predicted, points).squeeze(1)  # [M, P]
+            if self.loss_on == "points":
+                draws = [(generator, len(i)) for generator, (i, _) in zip(generators, matches, strict=True)]
+                points = uncertain_points(
+                    predicted.detach(), self.num_points, self.oversample_ratio, self.importance_sample_ratio, draws
+                )  # [M, P, 2]
+                wanted = sample_masks(masks, matched, points)  # [M, P]
+                logits = sample_points(predicted, points).squeeze(1)  # [M, P]
+            else:
+                size = masks.shape[1:]
+                wanted = masks[matched].flatten(1).float()  # [M, H*W]
+                logits = F.interpolate(predicted, size, mode="bilinear", align_corners=False).flatten(1)  # [M, H*W]
             return {
                 "class": class_loss,
                 "mask": mask_loss(logits, wanted) / num_masks,
                 "dice": dice_loss(logits, wanted) / num_masks,
             }
 
+    def _generators(self, generators: Sequence[torch.Generator] | None, batch: int) -> Sequence[torch.Generator]:
+        if generators is None:
+            if self.generator is None:
+                raise ValueError("expected generators, or a criterion that was made with a generator")
+            return [self.generator] * batch
+        if len(generators) != batch:
+            raise ValueError(f"expected one generator per image, {batch}, got {len(generators)}")
+        return generators
+
     def _check(self, targets: Sequence[Target], batch: int, device: torch.device) -> tuple[list[Tensor], Tensor]:
-        """Validated labels, N tensors [T], and all masks as float32 [sum of T, 1, H, W]."""
+        """Validated labels, N tensors [T], and all masks in their own type, [sum of T, H, W]."""
         if len(targets) != batch:
             raise InputError(f"targets: expected one per image, {batch}, got {len(targets)}")
         for n, target in enumerate(targets):
@@ -145,8 +209,8 @@ class SetCriterion(nn.Module):
                 f"targets: expected labels 0 to {self.num_classes - 1}, got {wrong[0].item()}; "
                 "leave ignored regions out of the targets"
             )
-        masks = torch.cat([target["masks"].to(device) for target in targets]).float().unsqueeze(1)
-        return labels, masks
+        masks = [target["masks"].to(device) for target in targets]
+        return labels, masks[0] if len(masks) == 1 else torch.cat(masks)
 
 
 def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:

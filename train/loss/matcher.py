@@ -1,7 +1,7 @@
 """Which query answers for which target: the assignment of least total cost, image by image.
 
-matcher = HungarianMatcher(class_weight=2.0, mask_weight=5.0, dice_weight=5.0, num_points=2048)
-indices = matcher(class_logits, mask_logits, labels, masks, generator)
+matcher = HungarianMatcher(class_weight=2.0, mask_weight=5.0, dice_weight=5.0)
+indices = matcher(predictions, labels, masks, uniform_points(1, 2048, generator, device))
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from mask2edge.train.loss.point_sampling import sample_points, uniform_points
+from mask2edge.train.loss.point_sampling import sample_masks, sample_points
+
+Prediction = tuple[Tensor, Tensor]  # class_logits [Q, K+1], mask_logits [Q, h, w]
 
 
 class HungarianMatcher:
@@ -23,43 +25,50 @@ class HungarianMatcher:
     It has no weights and passes no gradient. Costs are formed in float32 whatever the autocast state.
     """
 
-    def __init__(self, class_weight: float, mask_weight: float, dice_weight: float, num_points: int) -> None:
+    def __init__(self, class_weight: float, mask_weight: float, dice_weight: float) -> None:
         self.class_weight = class_weight
         self.mask_weight = mask_weight
         self.dice_weight = dice_weight
-        self.num_points = num_points
 
     @torch.no_grad()
     def __call__(
-        self,
-        class_logits: Tensor,
-        mask_logits: Tensor,
-        labels: Sequence[Tensor],
-        masks: Sequence[Tensor],
-        generator: torch.Generator,
+        self, predictions: Sequence[Prediction], labels: Tensor, masks: Tensor, points: Tensor | None
     ) -> list[tuple[Tensor, Tensor]]:
-        """Matches each image's queries with its targets, on one set of uniform points per image.
+        """Matches one image's queries with its targets, for each of its predictions, on the same points.
 
-        class_logits: [N, Q, K+1]; mask_logits: [N, Q, h, w]; labels: N tensors int64 [T]; masks: N float tensors
-        [T, H, W] over the same padded image, of any resolution. An image without targets gets two empty tensors.
+        predictions: L pairs of class_logits [Q, K+1] and mask_logits [Q, h, w]; labels: int64 [T]; masks: bool, uint8
+        or floating [T, H, W] over the same padded image, of any resolution. points: [1, P, 2], (x, y) in [0, 1]; None
+        compares all pixels at the mask logits' resolution, as MaskFormer does (mask_former/modeling/matcher.py).
 
-        Returns N pairs (i, j) of int64 CPU tensors, i the queries in rising order, j their targets, with
+        Returns L pairs (i, j) of int64 CPU tensors, i the queries in rising order, j their targets, with
         len(i) = len(j) = min(Q, T).
         """
-        points = uniform_points(len(mask_logits), self.num_points, generator, mask_logits.device)  # [N, P, 2]
-        with torch.autocast(mask_logits.device.type, enabled=False):
-            # one read for the batch: the queries of an image are channels, for they share its points
-            predicted = sample_points(mask_logits.float(), points)  # [N, Q, P]
-            probabilities = class_logits.float().softmax(-1)  # [N, Q, K+1]
-            costs = []
-            for n, (image_labels, image_masks) in enumerate(zip(labels, masks, strict=True)):
-                wanted = sample_points(image_masks.float()[None], points[n : n + 1])[0]  # [T, P]
-                class_cost = -probabilities[n][:, image_labels]  # [Q, T]
-                mask_cost, dice_cost = pairwise_costs(predicted[n], wanted)  # [Q, T] each
-                costs.append(
-                    self.class_weight * class_cost + self.mask_weight * mask_cost + self.dice_weight * dice_cost
-                )
-        return [assign(cost.cpu().numpy()) for cost in costs]
+        if not len(labels):
+            nothing = torch.zeros(0, dtype=torch.int64)
+            return [(nothing, nothing)] * len(predictions)
+        with torch.autocast(masks.device.type, enabled=False):
+            if points is None:
+                wanted = nearest(masks, predictions[0][1].shape[1:]).flatten(1).float()  # [T, h*w]
+                seen = [mask_logits.float().flatten(1) for _, mask_logits in predictions]  # L of [Q, h*w]
+            else:
+                everyone = torch.arange(len(masks), device=masks.device)
+                wanted = sample_masks(masks, everyone, points)  # [T, P]
+                # the queries are channels, for they share the points
+                seen = [sample_points(mask_logits.float()[None], points)[0] for _, mask_logits in predictions]
+            mask_cost, dice_cost = pairwise_costs(torch.cat(seen), wanted)  # [L*Q, T] each
+            probabilities = torch.cat([class_logits.float().softmax(-1) for class_logits, _ in predictions])
+            class_cost = -probabilities[:, labels]  # [L*Q, T]
+            cost = self.class_weight * class_cost + self.mask_weight * mask_cost + self.dice_weight * dice_cost
+        return [assign(each) for each in cost.view(len(predictions), -1, len(labels)).cpu().numpy()]
+
+
+def nearest(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """masks [T, H, W] at another size, [T, h, w], in their own type: pixels are chosen as F.interpolate's "nearest"."""
+    rows, columns = (
+        torch.arange(wanted, device=masks.device) * given // wanted
+        for wanted, given in zip(size, masks.shape[1:], strict=True)
+    )
+    return masks[:, rows[:, None], columns]
 
 
 def pairwise_costs(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

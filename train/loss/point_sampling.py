@@ -1,7 +1,8 @@
 """Where the mask losses look: bilinear reads at points, drawn uniformly or where a prediction is least certain.
 
-    points = uncertain_points(mask_logits[:, None], 2048, 3.0, 0.75, generator)      # [M, 2048, 2]
-    logits = sample_points(mask_logits[:, None], points).squeeze(1)                   # [M, 2048]
+    points = uncertain_points(logits, 2048, 3.0, 0.75, [(generator, len(logits))])    # [M, 2048, 2]
+    predicted = sample_points(logits, points).squeeze(1)                              # [M, 2048]
+    wanted = sample_masks(masks, matched, points)                                     # [M, 2048]
 
 All coordinates are (x, y) in [0, 1] of the padded image, so maps of different resolutions are read at the same places
 without resizing any. All randomness comes from a generator that the caller owns: its state belongs to a training run's
@@ -9,6 +10,8 @@ checkpoint, and an exact resume needs nothing else.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +30,36 @@ def sample_points(maps: Tensor, coordinates: Tensor) -> Tensor:
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False).squeeze(3)
 
 
+def sample_masks(masks: Tensor, which: Tensor, coordinates: Tensor) -> Tensor:
+    """`sample_points` of some masks, of any type, without a floating copy of any.
+
+    masks: bool, uint8 or floating [T, H, W]; which: int64 [M], places among the T; coordinates: float32 [M, P, 2] or
+    [1, P, 2], the same for all. Returns float32 [M, P]. Targets need no gradient, and as floating-point maps they would
+    take more memory than all else of the loss.
+    """
+    height, width = masks.shape[1:]
+    x, y = (coordinates * coordinates.new_tensor([width, height]) - 0.5).unbind(-1)  # [M or 1, P] each, in pixels
+    left, top = x.floor(), y.floor()
+    columns = _neighbours(left.long(), x - left, width)
+    rows = _neighbours(top.long(), y - top, height)
+    flat, start = masks.reshape(-1), which[:, None] * (height * width)  # [T*H*W], [M, 1]
+    values = torch.zeros((), device=masks.device)
+    for row, row_weight in rows:
+        for column, column_weight in columns:
+            pixels = flat[start + (row * width + column)]  # [M, P]
+            values = values + pixels * (row_weight * column_weight)
+    return values.to(coordinates.dtype)
+
+
+def _neighbours(first: Tensor, share: Tensor, length: int) -> list[tuple[Tensor, Tensor]]:
+    """The two pixels that a place lies between, along one axis, and what each counts: nothing outside of the map."""
+    second = first + 1
+    return [
+        (first.clamp(0, length - 1), (1 - share) * ((first >= 0) & (first < length))),
+        (second.clamp(0, length - 1), share * ((second >= 0) & (second < length))),
+    ]
+
+
 def uniform_points(count: int, num_points: int, generator: torch.Generator, device: torch.device) -> Tensor:
     """[count, num_points, 2] coordinates, uniform in [0, 1), float32 on `device`.
 
@@ -37,21 +70,29 @@ def uniform_points(count: int, num_points: int, generator: torch.Generator, devi
 
 @torch.no_grad()
 def uncertain_points(
-    logits: Tensor, num_points: int, oversample_ratio: float, importance_sample_ratio: float, generator: torch.Generator
+    logits: Tensor,
+    num_points: int,
+    oversample_ratio: float,
+    importance_sample_ratio: float,
+    generators: Sequence[tuple[torch.Generator, int]],
 ) -> Tensor:
     """Points near the predicted borders (PointRend, sec. 3.1): |logit| is smallest where the prediction is unsure.
 
-    logits: float32 [M, 1, h, w]. Draws num_points * oversample_ratio uniform candidates per mask and keeps the
-    importance_sample_ratio * num_points least certain; the rest are fresh uniform points. Returns [M, num_points, 2].
+    logits: float32 [M, 1, h, w]; generators: who draws, and for how many of the M masks, in their order. Draws
+    num_points * oversample_ratio uniform candidates per mask and keeps the importance_sample_ratio * num_points least
+    certain; the rest are fresh uniform points. Returns [M, num_points, 2].
     """
-    count, device = logits.shape[0], logits.device
+
+    def draw(num_points: int) -> Tensor:
+        drawn = [uniform_points(count, num_points, generator, logits.device) for generator, count in generators]
+        return torch.cat(drawn)  # [M, num_points, 2]
+
     num_important = int(importance_sample_ratio * num_points)
-    candidates = uniform_points(count, int(num_points * oversample_ratio), generator, device)  # [M, P * r, 2]
+    candidates = draw(int(num_points * oversample_ratio))  # [M, P * r, 2]
     certainty = sample_points(logits, candidates).squeeze(1).abs()  # [M, P * r]
     chosen = certainty.topk(num_important, dim=1, largest=False, sorted=False).indices  # [M, I]
     important = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))  # [M, I, 2]
-    uniform = uniform_points(count, num_points - num_important, generator, device)  # [M, P - I, 2]
-    return torch.cat([important, uniform], dim=1)  # [M, P, 2]
+    return torch.cat([important, draw(num_points - num_important)], dim=1)  # [M, P, 2]
 
 
 def check_point_settings(num_points: int, oversample_ratio: float, importance_sample_ratio: float) -> None:

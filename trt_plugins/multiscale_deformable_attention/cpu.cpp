@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "multiscale_deformable_attention/cpu_points.h"
 #include "multiscale_deformable_attention/cpu_tile.h"
 
 namespace mask2edge {
@@ -25,19 +26,8 @@ TileFunction tile_function(InstructionSet set) {
 
 void multiscale_deformable_attention(const DeformableAttentionTensors& tensors, const DeformableAttentionShape& shape,
                                      const ParallelFor& parallel_for, InstructionSet set) {
-    const int points = static_cast<int>(shape.levels.size() * shape.points);
-    const int padded = (points + kMaximumWidth - 1) / kMaximumWidth * kMaximumWidth;
-    // The padding is a point of a 1x1 map: computed with the others, never summed.
-    std::vector<float> width(padded, 1.0f), height(padded, 1.0f);
-    std::vector<int32_t> columns(padded, 1), rows(padded, 1), first_row(padded, 0);
-    for (int i = 0; i < points; ++i) {
-        const auto& level = shape.levels[i / shape.points];
-        width[i] = static_cast<float>(level.width);
-        height[i] = static_cast<float>(level.height);
-        columns[i] = static_cast<int32_t>(level.width);
-        rows[i] = static_cast<int32_t>(level.height);
-        first_row[i] = static_cast<int32_t>(level.first_row);
-    }
+    const PointConstants constants(shape);
+    const int points = constants.points, padded = constants.padded;
     const TileFunction compute = tile_function(set);
     const int64_t channels = shape.heads * shape.head_dim, samples = shape.heads * points;
     const int64_t tiles = (shape.queries + kTileQueries - 1) / kTileQueries;
@@ -57,7 +47,7 @@ void multiscale_deformable_attention(const DeformableAttentionTensors& tensors, 
         tile.head_dim = static_cast<int>(shape.head_dim);
         tile.points = points;
         tile.padded_points = padded;
-        tile.constants = {width.data(), height.data(), columns.data(), rows.data(), first_row.data()};
+        tile.constants = constants.pointers();
         tile.scratch = scratch.data();
         compute(tile);
     });

@@ -3,6 +3,7 @@
 #include "multiscale_deformable_attention/cpu_tile.h"
 
 #include "common/simd.h"
+#include "multiscale_deformable_attention/cpu_corners.h"
 
 namespace mask2edge::MASK2EDGE_SIMD {
 
@@ -21,68 +22,17 @@ struct Corners {
     }
 };
 
-// Softmax over `points` logits, up to the division by its sum, which is returned in every lane. Writes whole vectors;
-// the padding gets 0.
-Floats exponentials(const float* logits, int points, float* result) {
-    Ints lane{};
-    for (int i = 0; i < kWidth; ++i) lane[i] = i;
-    Floats largest = broadcast(kLowest);
-    for (int i = 0; i < points; i += kWidth) {
-        const Floats x = points - i >= kWidth ? load(logits + i)
-                                              : (lane < points - i ? load_partial(logits + i, points - i) : kLowest);
-        store(result + i, x);
-        largest = max(x, largest);
-    }
-    largest = max_of_lanes(largest);
-    Floats sum{};
-    for (int i = 0; i < points; i += kWidth) {
-        const Floats x = load(result + i);
-        const Floats e = x > kLowest ? exp_of_nonpositive(x - largest) : Floats{};
-        store(result + i, e);
-        sum += e;
-    }
-    return sum_of_lanes(sum);
-}
-
-// The next vector of (x, y) offsets, as x and y; the missing ones are 0.
-void load_offsets(const float* offsets, int points, Floats& x, Floats& y) {
-    const int count = 2 * points;
-    const Floats first = count >= kWidth ? load(offsets) : load_partial(offsets, count);
-    const Floats second = count >= 2 * kWidth ? load(offsets + kWidth)
-                          : count > kWidth    ? load_partial(offsets + kWidth, count - kWidth)
-                                              : Floats{};
-    x = first_of_pairs(first, second);
-    y = second_of_pairs(first, second);
-}
-
 void find_corners(const DeformableAttentionTile& tile, const float* offsets, const float* logits, float reference_x,
                   float reference_y, float* softmax, const Corners& corners) {
     const Floats scale = 1.0f / exponentials(logits, tile.points, softmax);
     for (int i = 0; i < tile.points; i += kWidth) {
-        const Floats width = load(tile.constants.width + i), height = load(tile.constants.height + i);
-        const Ints columns = load(tile.constants.columns + i), rows = load(tile.constants.rows + i);
-        // (reference + offset / size) * size - 1/2, kept within a pixel or two of the map: what lies outside reads
-        // zero however far out, and stays representable as an integer. NaN counts as outside.
-        Floats px, py;
-        load_offsets(offsets + 2 * i, tile.points - i, px, py);
-        px += reference_x * width - 0.5f;
-        py += reference_y * height - 0.5f;
-        px = min(max(px, broadcast(-2.0f)), width + 1.0f);
-        py = min(max(py, broadcast(-2.0f)), height + 1.0f);
-        const Ints left = floor_to_ints(px), top = floor_to_ints(py);
-        const Floats right_share = px - to_floats(left), lower_share = py - to_floats(top);
+        const Neighbours near = find_neighbours(tile.constants, offsets, i, tile.points, reference_x, reference_y);
+        const Ints columns = load(tile.constants.columns + i), first_row = load(tile.constants.first_row + i);
         const Floats weight = load(softmax + i) * scale;
-        const Floats none{};
-        const Floats x_weights[2] = {((left >= 0) & (left < columns)) ? 1.0f - right_share : none,
-                                     ((left >= -1) & (left < columns - 1)) ? right_share : none};
-        const Floats y_weights[2] = {(((top >= 0) & (top < rows)) ? 1.0f - lower_share : none) * weight,
-                                     (((top >= -1) & (top < rows - 1)) ? lower_share : none) * weight};
+        const Floats y_weights[2] = {near.y_weight[0] * weight, near.y_weight[1] * weight};
         for (int corner = 0; corner < 4; ++corner) {
-            const int below = corner / 2, beside = corner % 2;
-            const Ints column = min(max(left + beside, Ints{}), columns - 1);
-            const Ints row = min(max(top + below, Ints{}), rows - 1);
-            store(corners.weight[corner] + i, y_weights[below] * x_weights[beside]);
-            store(corners.row[corner] + i, load(tile.constants.first_row + i) + row * columns + column);
+            store(corners.weight[corner] + i, y_weights[corner / 2] * near.x_weight[corner % 2]);
+            store(corners.row[corner] + i, near.value_row(corner, first_row, columns));
         }
     }
 }

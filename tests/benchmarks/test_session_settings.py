@@ -1,0 +1,48 @@
+"""session_settings.py: every setting runs the same network, rows are complete, and a bad engine is one line."""
+
+import csv
+import json
+
+import pytest
+
+from mask2edge.benchmarks import session_settings, timing
+from mask2edge.runtime.session_onnxruntime import session_options
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(timing, "PAUSE_SECONDS", 0)
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    import cv2
+    import numpy as np
+
+    path = tmp_path / "photograph.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
+    return path
+
+
+def test_one_row_for_each_setting(color_engine, photograph, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(session_settings, "RESULTS", tmp_path / "settings.csv")
+    arguments = [str(color_engine()), "--image", str(photograph), "--threads", "2", "--runs", "2", "--json", "--save"]
+    assert session_settings.main(arguments) == 0
+    rows = json.loads(capsys.readouterr().out)["settings"]
+    assert [row["setting"] for row in rows] == list(session_settings.SETTINGS)
+    assert rows[0]["network_ratio"] == rows[0]["total_ratio"] == 1
+    assert all(row["peak_memory_mb"] > 10 and row["total_p50_ms"] > 0 for row in rows)
+    saved = list(csv.DictReader((tmp_path / "settings.csv").read_text().splitlines()))
+    assert [row["setting"] for row in saved] == [row["setting"] for row in rows]
+
+
+def test_a_setting_takes_the_place_of_the_runtimes_own():
+    spins = session_options(2, {"session.force_spinning_stop": "0"})
+    assert spins.get_session_config_entry("session.force_spinning_stop") == "0"
+    assert session_options(2).get_session_config_entry("session.force_spinning_stop") == "1"
+    assert session_options(2).intra_op_num_threads == 2
+
+
+def test_no_engine_is_one_line(tmp_path, capsys):
+    assert session_settings.main([str(tmp_path / "none.engine")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
