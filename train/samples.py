@@ -5,14 +5,13 @@ sheet = SamplePictures(validation_data, spec)(model)      # BGR uint8 [H, W, 3]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import cv2
 import numpy as np
 from torch import nn
 
+from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.spec import ModelSpec
+from mask2edge.train.data.annotation import Dataset
 from mask2edge.train.torch_session import torch_segmenter
 
 COUNT = 4  # images
@@ -21,10 +20,10 @@ TASKS = ("panoptic", "instance", "semantic")  # the first that the model has is 
 
 
 class SamplePictures:
-    """Always the same images, spread over the data: a run's sheets show the same places."""
+    """Always the same images, spread over the data: a run's sheets show the same places. One that cannot be read is
+    left out."""
 
-    def __init__(self, data: Sequence[Any], spec: ModelSpec, count: int = COUNT) -> None:
-        """data: a data set whose items begin with the image, RGB uint8 [H, W, 3]."""
+    def __init__(self, data: Dataset, spec: ModelSpec, count: int = COUNT) -> None:
         self._data, self._spec = data, spec
         self._indices = sorted({round(n * (len(data) - 1) / max(1, count - 1)) for n in range(count)})
         self._task = next(task for task in TASKS if task in spec.tasks)
@@ -34,7 +33,10 @@ class SamplePictures:
         segmenter = torch_segmenter(model, self._spec)
         rows = []
         for index in self._indices:
-            image = np.ascontiguousarray(self._data[index][0][:, :, ::-1])  # [h, w, 3] BGR
+            try:
+                image = np.ascontiguousarray(self._data.image(index)[:, :, ::-1])  # [h, w, 3] BGR
+            except InputError:
+                continue  # the validation says it
             result = segmenter(image, task=self._task)
             rows.append(np.hstack([_at_width(image), _at_width(result.draw(image))]))  # [h', 2 * WIDTH, 3]
         return np.vstack(rows)

@@ -28,6 +28,13 @@ def test_a_sheet_shows_images_beside_their_overlays(tmp_path: Path) -> None:
     assert torch.is_grad_enabled()
 
 
+def test_an_image_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    training, _ = write_bands(tmp_path)
+    (tmp_path / "train/2.png").write_bytes(b"")
+    spec = build_spec(CONFIG, training.labels)
+    assert len(SamplePictures(training, spec, count=3)(tiny_model(seed=0).eval())) == 2 * WIDTH * 48 // 64
+
+
 def test_few_images_are_all_shown(tmp_path: Path) -> None:
     _, validation = write_bands(tmp_path)
     spec = build_spec(CONFIG, validation.labels)
