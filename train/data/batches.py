@@ -8,6 +8,7 @@ Each sample has a number; its image and its augmentation follow from the seed an
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
+from tqdm import tqdm
 
-from mask2edge.runtime.command_line import InputError, say
+from mask2edge.runtime.command_line import InputError
 from mask2edge.train.data.annotation import Annotation, Dataset
 from mask2edge.train.data.transforms import Augmentation, normalise, targets
 
@@ -152,7 +154,7 @@ def _batches(
             raise batch
         for fault in batch.faults:
             if fault not in said:
-                say(f"warning: skipped {fault}")
+                tqdm.write(f"warning: skipped {fault}", file=sys.stderr)  # above a progress bar, where there is one
                 said.add(fault)
         yield batch
 

@@ -84,12 +84,28 @@ def _palette_indices(path: Path) -> np.ndarray:
 
 
 def _decode(path: Path, flags: int) -> np.ndarray:
-    # imdecode, not imread: no warning of OpenCV's own on stderr, and paths with any letters on every platform
+    # imdecode, not imread: paths with any letters on every platform
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    image = cv2.imdecode(data, flags) if data.size else None
+    if _is_cut_off(data.tobytes()):
+        raise InputError(f"{path}: expected a whole image, got {data.size} bytes that end before the picture does")
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said below, once
+    try:
+        image = cv2.imdecode(data, flags) if data.size else None
+    except cv2.error:
+        image = None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if image is None:
         raise InputError(f"{path}: expected an image, got {data.size} bytes that OpenCV cannot decode")
     return image
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """A JPEG or PNG without its end, of which decoders make a picture that is grey from there on."""
+    for start, end in ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND")):
+        if data.startswith(start):
+            return data.rfind(end, len(data) // 2) < 0  # cameras append data of their own, and thumbnails come first
+    return False

@@ -158,8 +158,6 @@ def test_images_that_are_nowhere_are_refused(tmp_path: Path) -> None:
     write_coco_instances(tmp_path, folder="elsewhere")
     with pytest.raises(InputError, match=r"its first image, 0\.png, is in none of .*train2017, .*images"):
         CocoInstances(tmp_path, "train")
-    (tmp_path / JSON).write_text(
-        json.dumps({"images": [{"id": 1}], "annotations": [], "categories": INSTANCE_CATEGORIES})
-    )
+    write_json(tmp_path / JSON, [{"id": 1}], [], INSTANCE_CATEGORIES)
     with pytest.raises(InputError, match="a field is missing: KeyError"):
         CocoInstances(tmp_path, "train")

@@ -173,7 +173,7 @@ BAD_FILES: list[tuple[Callable[[Path], None], str]] = [
     ),
     (_empty_image, r"001\.png: expected an image, got 0 bytes"),
     (_text_image, r"001\.png: expected an image, got 12 bytes"),
-    (_cut_label, r"001\.png: expected an image, got 20 bytes"),
+    (_cut_label, r"001\.png: expected a whole image, got 20 bytes that end before the picture does"),
 ]
 
 
