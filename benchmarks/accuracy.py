@@ -1,10 +1,12 @@
 """How right an artifact is on labelled images: the engine that ships, an ONNX file, or the checkpoint behind them.
 
     python benchmarks/accuracy.py artifacts/street-lite-fp16.engine --task semantic --data ../shared/data/camvid
+    python benchmarks/accuracy.py artifacts/nuclei-lite-fp32.engine --task instance --data ../shared/data/dsb2018
 
-mIoU and pixel accuracy come from one confusion matrix over the data set, at the images' original size, without ignored
-pixels (semantic_metrics.py has the rule). Every kind of artifact goes through the same preprocessing and
-post-processing, so that what differs is the network alone. An engine or ONNX file needs no torch.
+mIoU, AP by COCO's protocol, or PQ, at the images' original size; train/evaluation has the rules. Every kind of artifact
+goes through the same preprocessing and post-processing, so that what differs is the network alone. An engine or ONNX
+file needs no torch. Figures are printed when every image has been counted, and never of a part: an interrupted run
+prints none.
 """
 
 from __future__ import annotations
@@ -21,77 +23,58 @@ import numpy as np
 
 from mask2edge.benchmarks.artifact import open_artifact, sha256_of_artifact
 from mask2edge.benchmarks.progress import progress
-from mask2edge.benchmarks.semantic_metrics import ConfusionMatrix
 from mask2edge.runtime.command_line import InputError, command, parse_size, positive_number, say
+from mask2edge.runtime.results import Segmentation
+from mask2edge.runtime.segmenter import TASKS
 from mask2edge.runtime.spec import Label
-from mask2edge.train.data.semantic_folder import SemanticFolder, default_split, splits
+from mask2edge.train.data.annotation import Dataset
+from mask2edge.train.data.class_merging import merged, read_merge_table
+from mask2edge.train.data.formats import FORMATS, default_split, open_dataset, recognise
+from mask2edge.train.evaluation.task_evaluation import TaskEvaluation
 
-TASKS = ("semantic", "instance", "panoptic")
-FORMATS = ("auto", "semantic")
-Segment = Callable[[np.ndarray], np.ndarray]  # BGR uint8 [H, W, 3] -> int32 class ids [H, W]
+Segment = Callable[[np.ndarray], Segmentation]  # of BGR uint8 [H, W, 3]
 
 
-def evaluate_semantic(
-    segment: Segment, data: SemanticFolder, labels: Sequence[Label], limit: int | None
+def evaluate(
+    segment: Segment, data: Dataset, labels: Sequence[Label], task: str, detections: int, limit: int | None = None
 ) -> dict[str, Any]:
     """{"metrics", "per_class", "images"} over the first `limit` images (None: all). Raises InputError."""
-    check_labels(labels, data)
-    matrix = ConfusionMatrix(len(labels))
+    evaluation = TaskEvaluation(task, labels, data, detections)
     count = len(data) if limit is None else min(limit, len(data))
     for index in progress(range(count), "images"):
-        image, truth = data[index]  # RGB [H, W, 3], [H, W]
-        prediction = segment(np.ascontiguousarray(image[:, :, ::-1]))  # [H, W]
-        matrix.add(truth, prediction, data.ignore)
-    return {
-        "metrics": matrix.metrics(),
-        "per_class": matrix.per_class([label.name for label in labels]),
-        "images": count,
-    }
+        image, annotation = data[index]  # RGB [H, W, 3]
+        evaluation.add(annotation, segment(np.ascontiguousarray(image[:, :, ::-1])))
+    return {"metrics": evaluation.metrics(), "per_class": evaluation.per_class(), "images": count}
 
 
-def check_labels(labels: Sequence[Label], data: SemanticFolder) -> None:
-    """Raises InputError unless the data's classes are the model's by name and in order: an index means no more."""
-    ours, theirs = [_plain(label.name) for label in labels], [_plain(name) for name in data.class_names]
-    if ours == theirs:
-        return
-    if len(ours) != len(theirs):
-        difference = f"the model has {len(ours)} classes, classes.txt {len(theirs)}"
-    else:
-        place = next(i for i, (our, their) in enumerate(zip(ours, theirs, strict=True)) if our != their)
-        difference = (
-            f"class {place} is {labels[place].name!r} in the model and {data.class_names[place]!r} in classes.txt"
-        )
-    raise InputError(
-        f"{data.root}: expected labels in the model's classes ({_first([label.name for label in labels])}); "
-        f"{difference}; use data of the same classes, or a model trained on these"
-    )
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum())  # "traffic light" is "Traffic_Light"
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-
-
-def open_data(root: Path, split: str | None) -> SemanticFolder:
-    """The named split, else val, else the only one. Raises InputError."""
-    if not root.is_dir():
-        raise InputError(f"--data: expected a folder, got {str(root)!r}, which is not there")
-    found = splits(root)
-    if split is not None and found and split not in found:
-        raise InputError(f"--split: {root} holds {', '.join(found)}, got {split!r}")
-    return SemanticFolder(root, split or default_split(root))
+def open_data(root: Path, split: str | None, data_format: str = "auto", labels: Sequence[Label] = ()) -> Dataset:
+    """The named split, else val, else the only one. `labels`: the model's; label images of instances carry no names
+    of their own, and take these where they are of one thing, or of one and a background. Raises InputError.
+    """
+    kind = recognise(root) if data_format == "auto" else data_format
+    named = [label.is_thing for label in labels] in ([True], [True, False])
+    classes = [label.name for label in labels] if named else ()
+    return open_dataset(root, split or default_split(root, kind), kind, classes)
 
 
 def report(result: dict[str, Any]) -> Iterator[str]:
     """Lines for people: one per class, the figures last."""
     for name, row in result["per_class"].items():
-        iou = "absent" if row["IoU"] is None else f"{row['IoU']:.4f}"
-        yield f"{name:<24} IoU {iou:>7}   {100 * row['pixel_share']:5.1f} % of the labelled pixels"
-    yield f"{result['artifact']} on {result['data']}, split {result['split']}, {result['images']} images"
-    yield "mIoU {mIoU:.4f}   pixel accuracy {pixel_accuracy:.4f}".format(**result["metrics"])
+        yield f"{name:<28}" + "   ".join(_cell(*cell) for cell in row.items())
+    count, whole = result["images"], result["images_in_split"]
+    counted = f"{count} images" if count == whole else f"the first {count} of {whole} images"
+    yield f"{result['artifact']} on {result['data']}, split {result['split']}, {counted}"
+    if result["task"] == "instance":
+        yield f"COCO's protocol, at most {result['detections']} detections of an image"
+    yield "   ".join(f"{name.replace('_', ' ')} {figure:.4f}" for name, figure in result["metrics"].items())
+
+
+def _cell(name: str, value: float | int | None) -> str:
+    if value is None:
+        return f"{name} absent"
+    if name == "pixel_share":
+        return f"{100 * value:5.1f} % of the labelled pixels"
+    return f"{name} {value:5d}" if isinstance(value, int) else f"{name} {value:.4f}"
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -102,10 +85,21 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("artifact", type=Path, metavar="ENGINE|ONNX|CHECKPOINT")
     parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="may hold one split alone")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="may hold one split alone; or one COCO JSON"
+    )
     parser.add_argument("--split", metavar="NAME", help="default: val, else the only one there is")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="default: recognised")
+    parser.add_argument(
+        "--merge", type=Path, metavar="FILE", help="the table (JSON) of a model that was trained with data.merge_file"
+    )
     parser.add_argument("--limit", type=positive_number, metavar="N", help="the first N images alone")
+    parser.add_argument(
+        "--detections",
+        type=positive_number,
+        metavar="N",
+        help="the most instances of an image that count; default: the model's own; COCO's is 100",
+    )
     parser.add_argument(
         "--size",
         metavar="HxW",
@@ -124,28 +118,38 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
-    if arguments.task != "semantic":
-        raise InputError(
-            f"--task {arguments.task}: only semantic is measured so far; AP and PQ come with a later version"
-        )
-    data = open_data(arguments.data, arguments.split)
+    if arguments.detections and arguments.task != "instance":
+        raise InputError(f"--detections: expected --task instance, where AP has such a limit, got {arguments.task}")
+    kind = recognise(arguments.data) if arguments.format == "auto" else arguments.format
     with ExitStack() as stack:
-        size = parse_size(arguments.size) if arguments.size else None
         segmenter = stack.enter_context(
-            open_artifact(arguments.artifact, size=size, keep_ratio=arguments.keep_ratio, threads=arguments.threads)
+            open_artifact(
+                arguments.artifact,
+                size=parse_size(arguments.size) if arguments.size else None,
+                keep_ratio=arguments.keep_ratio,
+                threads=arguments.threads,
+                detections=arguments.detections,
+            )
         )
-        model = segmenter.spec.model
+        model, task = segmenter.spec.model, segmenter.check_task(arguments.task)
+        detections = model.postprocessing.instance_top_k
+        data = open_data(arguments.data, arguments.split, kind, model.labels)
+        if arguments.merge:
+            data = merged(data, read_merge_table(arguments.merge))
         say(f"{arguments.artifact}: {model.name}, {segmenter.spec.precision}, on {len(data)} images of {data.split}")
-        result = evaluate_semantic(
-            lambda image: segmenter(image, task="semantic").label_map, data, model.labels, arguments.limit
+        result = evaluate(
+            lambda image: segmenter(image, task=task), data, model.labels, task, detections, arguments.limit
         )
     result |= {
         "artifact": str(arguments.artifact),
         "sha256": sha256_of_artifact(arguments.artifact),
-        "task": arguments.task,
+        "task": task,
         "data": str(arguments.data),
         "split": data.split,
+        "images_in_split": len(data),
     }
+    if task == "instance":
+        result["detections"] = detections
     print(json.dumps(result) if arguments.json else "\n".join(report(result)))
     return 0
 

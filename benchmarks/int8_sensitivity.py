@@ -24,11 +24,10 @@ import numpy as np
 import onnx
 
 from mask2edge.benchmarks import machine
-from mask2edge.benchmarks.accuracy import check_labels, open_data
+from mask2edge.benchmarks.accuracy import open_data
 from mask2edge.benchmarks.artifact import open_artifact
 from mask2edge.benchmarks.progress import progress
 from mask2edge.benchmarks.results_table import append_row
-from mask2edge.benchmarks.semantic_metrics import ConfusionMatrix
 from mask2edge.benchmarks.timing import interleave
 from mask2edge.export.calibration_options import IMAGES, METHODS, calibration_images
 from mask2edge.export.cpu_fusion import fuse_for_cpu
@@ -41,6 +40,10 @@ from mask2edge.export.stage_comparison import noise
 from mask2edge.runtime.command_line import InputError, command
 from mask2edge.runtime.session_onnxruntime import MODEL_FILE, OnnxRuntimeSession
 from mask2edge.runtime.spec import EngineSpec
+from mask2edge.train.data.annotation import semantic_map
+from mask2edge.train.evaluation.class_match import match_classes
+from mask2edge.train.evaluation.confusion_matrix import ConfusionMatrix
+from mask2edge.train.evaluation.task_evaluation import NO_CLASS
 from mask2edge.trt_plugins import OP_VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,14 +80,14 @@ class Labels:
         file = folder / "labels.onnx"
         onnx.save(fuse_for_cpu(proto), file)
         with open_artifact(file, threads=threads) as segmenter:
-            check_labels(segmenter.spec.model.labels, self.data)
-            images = (np.ascontiguousarray(self.data[index][0][:, :, ::-1]) for index in self.indices)
+            match_classes(segmenter.spec.model.labels, self.data, "semantic")
+            images = (np.ascontiguousarray(self.data.image(index)[:, :, ::-1]) for index in self.indices)
             return [segmenter(image, task="semantic").label_map for image in images]
 
     def miou(self, found: Sequence[np.ndarray]) -> float:
-        matrix = ConfusionMatrix(len(self.data.class_names))
+        matrix = ConfusionMatrix(len(self.data.labels))
         for index, labels in zip(self.indices, found, strict=True):
-            matrix.add(self.data[index][1], labels, self.data.ignore)
+            matrix.add(semantic_map(self.data.annotation(index), NO_CLASS), labels, NO_CLASS)
         return matrix.metrics()["mIoU"]
 
 

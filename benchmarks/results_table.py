@@ -1,6 +1,7 @@
 """benchmarks/results/*.csv: one row for each figure, with what it takes to measure it again.
 
 append_row(Path("benchmarks/results/latency.csv"), ("date", "ratio"), {"date": "2026-11-22", "ratio": 0.63})
+read_rows(Path("benchmarks/results/latency.csv"))     # [{"date": "2026-11-22", "ratio": "0.63"}]
 """
 
 from __future__ import annotations
@@ -28,3 +29,11 @@ def append_row(path: Path, columns: Sequence[str], row: dict[str, Any]) -> None:
         if not text:
             writer.writeheader()
         writer.writerow(row)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Every row as text, by column; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

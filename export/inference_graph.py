@@ -30,15 +30,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2edge.export.ablation_graph import STRIDES, InferencePyramid, PlainMaskDecoder, is_mask2former
 from mask2edge.export.stages import stage
 from mask2edge.export.standard_ops import Operators
 from mask2edge.train.model.backbones.frozen_batch_norm import FrozenBatchNorm2d
+from mask2edge.train.model.decoder_layer import DecoderLayer
 from mask2edge.train.model.mask2former import Mask2Former
-from mask2edge.train.model.mask_decoder import DecoderLayer, MaskDecoder
+from mask2edge.train.model.mask_decoder import MaskDecoder
 from mask2edge.train.model.pixel_decoder import NUM_LEVELS, DeformableEncoderLayer, PixelDecoder, pixel_centres
 from mask2edge.train.model.position import sine_position
-
-STRIDES = (32, 16, 8)  # of the levels, in the order of tokens and layers
 
 
 class InferenceGraph(nn.Module):
@@ -48,8 +48,17 @@ class InferenceGraph(nn.Module):
         super().__init__()
         model = copy.deepcopy(model).eval().requires_grad_(False)
         self.backbone = fold_frozen_norms(model.backbone)
-        self.pixel_decoder = InferencePixelDecoder(model.pixel_decoder, ops, fixed_size=size is not None)
-        self.mask_decoder = InferenceMaskDecoder(model.mask_decoder, model.pixel_decoder.mask_features, ops)
+        mask_features = model.pixel_decoder.mask_features
+        self.pixel_decoder = (
+            InferencePixelDecoder(model.pixel_decoder, ops, fixed_size=size is not None)
+            if isinstance(model.pixel_decoder, PixelDecoder)
+            else InferencePyramid(model.pixel_decoder)
+        )
+        self.mask_decoder = (
+            InferenceMaskDecoder(model.mask_decoder, mask_features, ops)
+            if is_mask2former(model.mask_decoder)
+            else PlainMaskDecoder(model.mask_decoder, mask_features)
+        )
         self.size = size
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,6 +152,7 @@ class InferenceMaskDecoder(nn.Module):
         self.layers = nn.ModuleList(
             InferenceDecoderLayer(layer, decoder.query_positions, ops) for layer in decoder.layers
         )
+        assert decoder.query_features is not None
         self.query_features = nn.Buffer(decoder.query_features.detach())
         self.keys, self.values = nn.ModuleList(), nn.ModuleList()
         for level, embed in enumerate(decoder.level_embed.detach()[: len(decoder.layers)]):

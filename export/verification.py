@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import torch
 
-from mask2edge.export.inference_graph import STRIDES
+from mask2edge.export.ablation_graph import STRIDES
 from mask2edge.export.stage_comparison import (
     OUTPUTS,
     TOLERANCE,
@@ -29,6 +29,7 @@ from mask2edge.export.stage_comparison import (
 )
 from mask2edge.runtime.spec import Profile
 from mask2edge.train.model.mask2former import Mask2Former
+from mask2edge.train.model.pixel_decoder import PixelDecoder
 
 
 def verify(proto: onnx.ModelProto, model: Mask2Former, profile: Profile, tolerance: float = TOLERANCE) -> Comparison:
@@ -56,8 +57,9 @@ def plain_stages(model: Mask2Former, pixels: np.ndarray) -> Arrays:
 
     def pixel_decoder(module: Any, inputs: Any, outputs: Any) -> None:
         for index, (stride, features) in enumerate(zip(STRIDES, outputs[1], strict=True)):
-            if index >= len(model.mask_decoder.layers) and stride != STRIDES[-1]:
-                continue  # no layer reads this level, so the graph has none; the last feeds the fine map
+            feeds_fine_map = isinstance(model.pixel_decoder, PixelDecoder) and stride == STRIDES[-1]
+            if index not in model.mask_decoder.levels_read and not feeds_fine_map:
+                continue  # no layer reads this level, so the graph has none
             stages[f"pixel_decoder.level{stride}"] = features.flatten(2).transpose(1, 2)  # [N, hw, C]
 
     def fine(module: Any, inputs: Any) -> None:
@@ -65,7 +67,8 @@ def plain_stages(model: Mask2Former, pixels: np.ndarray) -> Arrays:
 
     def layer(index: int) -> Callable[[Any, Any, Any], None]:
         def hook(module: Any, inputs: Any, outputs: Any) -> None:
-            stages[f"decoder.{index}.mask_logits"] = inputs[4]  # [N, Q, hw]
+            if inputs[4] is not None:
+                stages[f"decoder.{index}.mask_logits"] = inputs[4]  # [N, Q, hw]
             stages[f"decoder.{index}.queries"] = outputs  # [N, Q, C]
 
         return hook

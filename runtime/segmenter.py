@@ -47,10 +47,11 @@ class Segmenter:
         overlap_threshold: float | None = None,
         threads: int | None = None,
         contexts: int = 1,
+        instance_top_k: int | None = None,
     ) -> Segmenter:
-        """Loads an engine folder. Thresholds None are the spec's. `threads` are ONNX Runtime's and those of pre- and
-        post-processing on the CPU, 0 or None their own choice; `contexts` are TensorRT's, how many batches may be under
-        way at a time.
+        """Loads an engine folder. Thresholds and `instance_top_k`, the most instances of an image: None is the spec's.
+        `threads` are ONNX Runtime's and those of pre- and post-processing on the CPU, 0 or None their own choice;
+        `contexts` are TensorRT's, how many batches may be under way at a time.
 
         Raises InputError where the folder is no engine, is newer than this code, was changed since it was built, or
         needs something that this machine lacks.
@@ -65,7 +66,11 @@ class Segmenter:
         if file not in spec.files:
             raise InputError(f"{folder}: expected {file} among the files of spec.json; build the engine again")
         thresholds = {"object_threshold": object_threshold, "overlap_threshold": overlap_threshold}
-        given = {name: _checked_threshold(name, value) for name, value in thresholds.items() if value is not None}
+        given: dict[str, Any] = {
+            name: _checked_threshold(name, value) for name, value in thresholds.items() if value is not None
+        }
+        if instance_top_k is not None:
+            given["instance_top_k"] = instance_top_k
         spec.verify_files(folder)
         if given:
             rules = dataclasses.replace(spec.model.postprocessing, **given)

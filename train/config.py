@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.spec import Postprocessing
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,6 +32,18 @@ BACKBONES = (
     "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2",
 )  # fmt: skip
 
+# The ablations of the paper's tables 4 and X; the first of each is Mask2Former, and what old checkpoints are.
+CROSS_ATTENTIONS = ("masked", "plain", "mask-pooling")
+DECODER_FEATURES = ("round-robin", "stride-32", "stride-16", "stride-8", "concatenated")
+ATTENTION_ORDERS = ("cross-first", "self-first")
+QUERY_FEATURES = ("supervised", "unsupervised", "zero")
+PIXEL_DECODERS = ("msdeform", "fpn", "bifpn")
+
+
+DATA_FORMATS = (
+    "semantic", "coco-panoptic", "coco-instances", "instance-labels", "cityscapes", "mapillary", "ade20k",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -42,20 +55,42 @@ class ModelConfig:
     hidden_dim: int = 256  # width of pixel decoder, mask features and queries
     num_heads: int = 8
     num_points: int = 4  # sampling points per head and level
-    encoder_layers: int = 6
+    encoder_layers: int = 6  # of the pixel decoder; fpn has none
     encoder_ffn: int = 1024
     decoder_layers: int = 9  # the predictions are one more: the learned queries predict too
     decoder_ffn: int = 2048
+    pixel_decoder: str = "msdeform"  # one of PIXEL_DECODERS
+    cross_attention: str = "masked"  # one of CROSS_ATTENTIONS
+    decoder_features: str = "round-robin"  # one of DECODER_FEATURES: the maps that the decoder's layers read
+    attention_order: str = "cross-first"  # one of ATTENTION_ORDERS, in each decoder layer
+    query_features: str = "supervised"  # one of QUERY_FEATURES: what the queries are before the first layer
+    decoder_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise InputError(f"model.backbone: expected one of {', '.join(BACKBONES)}, got {self.backbone!r}")
+        for name, known in (
+            ("backbone", BACKBONES),
+            ("pixel_decoder", PIXEL_DECODERS),
+            ("cross_attention", CROSS_ATTENTIONS),
+            ("decoder_features", DECODER_FEATURES),
+            ("attention_order", ATTENTION_ORDERS),
+            ("query_features", QUERY_FEATURES),
+        ):
+            if getattr(self, name) not in known:
+                raise InputError(f"model.{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
         for name in ("num_classes", "num_queries", "encoder_layers", "decoder_layers", "num_heads", "num_points"):
             if getattr(self, name) < 1:
                 raise InputError(f"model.{name}: expected at least 1, got {getattr(self, name)}")
         if self.hidden_dim % self.num_heads or self.hidden_dim % 32:  # GroupNorm has 32 groups
             raise InputError(
                 f"model.hidden_dim: expected a multiple of 32 and of {self.num_heads} heads, got {self.hidden_dim}"
+            )
+        if not 0 <= self.decoder_dropout < 1:
+            raise InputError(f"model.decoder_dropout: expected 0 or more and below 1, got {self.decoder_dropout}")
+        if self.pixel_decoder == "bifpn" and self.decoder_features in ("stride-16", "stride-8"):
+            # Nothing would read the coarse ends of its last layer: weights without a gradient, which DDP refuses.
+            raise InputError(
+                "model.decoder_features: expected round-robin, stride-32 or concatenated with a bifpn, "
+                f"got {self.decoder_features!r}"
             )
 
 
@@ -89,30 +124,49 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    format: str = "semantic"
+    format: str = "auto"  # auto (recognised from the folder) or one of DATA_FORMATS
+    classes: tuple[str, ...] = ()  # of instance label images: the objects' name, and the background's where it is stuff
+    merge: dict[str, tuple[str, ...]] = field(default_factory=dict)  # a class -> the data's classes that it takes in
+    merge_file: str = ""  # the same as a JSON file
     crop: tuple[int, int] = (512, 512)  # (H, W), a multiple of 32
     scale: tuple[float, float] = (0.5, 2.0)  # random factor on the image before the crop
+    scale_to: str = "image"  # what a factor of 1 is: the image's size, shortest_edge, or the crop (large-scale jitter)
+    scale_limit: int = 0  # longest edge after scaling to shortest_edge; 0: none
     flip: bool = True
+    vertical_flip: bool = False  # with `rotate`: images without an upright, as in microscopy
+    rotate: bool = False  # by quarter turns
     color_jitter: bool = True  # brightness, contrast, saturation, hue
     max_category_area: float = 1.0  # a crop with one category above this part of its area is drawn again
+    avoid_empty: bool = True  # so is one that holds none of the image's things, or no segment
     shortest_edge: int = 512  # validation and inference
     longest_edge: int = 2048
     workers: int = 2
-    colors: tuple[tuple[int, int, int], ...] = ()  # RGB of each class; default: generated
+    cache_mib: int = 1024  # decoded images of a split kept in memory, by all workers together
+    colors: tuple[tuple[int, int, int], ...] = ()  # RGB of each class; default: the data set's, else generated
 
     def __post_init__(self) -> None:
+        if self.format not in ("auto", *DATA_FORMATS):
+            raise InputError(f"data.format: expected auto or one of {', '.join(DATA_FORMATS)}, got {self.format!r}")
         if min(self.crop) < 32 or any(length % 32 for length in self.crop):
             raise InputError(f"data.crop: expected [height, width] in multiples of 32, got {list(self.crop)}")
         if not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise InputError(f"data.scale: expected [low, high] with 0 < low <= high, got {list(self.scale)}")
+        if self.scale_to not in ("image", "shortest_edge", "crop"):
+            raise InputError(f"data.scale_to: expected image, shortest_edge or crop, got {self.scale_to!r}")
         if not 0 < self.max_category_area <= 1:
             raise InputError(f"data.max_category_area: expected above 0 and up to 1, got {self.max_category_area}")
         if not 0 < self.shortest_edge <= self.longest_edge:
             raise InputError(
                 f"data: expected 0 < shortest_edge <= longest_edge, got {self.shortest_edge} and {self.longest_edge}"
             )
+        if self.scale_limit < 0:
+            raise InputError(f"data.scale_limit: expected 0 (none) or a length in pixels, got {self.scale_limit}")
+        if self.merge and self.merge_file:
+            raise InputError("data.merge and data.merge_file: expected one of them, got both")
         if self.workers < 0:
             raise InputError(f"data.workers: expected 0 or more processes, got {self.workers}")
+        if self.cache_mib < 0:
+            raise InputError(f"data.cache_mib: expected 0 or more, got {self.cache_mib}")
         if any(not 0 <= part <= 255 for color in self.colors for part in color):
             raise InputError("data.colors: expected [red, green, blue] of 0 to 255 for each class")
 
@@ -120,7 +174,8 @@ class DataConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     steps: int = 160_000
-    batch_size: int = 16
+    batch_size: int = 16  # crops of one step, over all processes and micro-batches
+    accumulate: int = 1  # micro-batches that one process goes through in a step; the update is the same
     learning_rate: float = 1e-4
     backbone_multiplier: float = 0.1
     weight_decay: float = 0.05  # 0 on embeddings and norms
@@ -128,6 +183,10 @@ class TrainConfig:
     schedule: str = "polynomial"  # polynomial (power 0.9), step, or cosine
     step_milestones: tuple[float, ...] = (0.889, 0.963)  # as parts of `steps`; schedule "step" divides by 10 at each
     warmup_steps: int = 0
+    ema_decay: float = 0.0  # of the averaged weights, which are validated and saved; 0: the weights as they are
+    precision: str = "fp32"  # fp32, bf16 or fp16 (autocast); matching, losses and sampling places stay in float32
+    checkpoint_activations: bool = False  # less memory, a third more time: stages and layers run again backwards
+    freeze: tuple[str, ...] = ()  # names of modules that do not learn, such as "backbone" or "backbone.stem"
     seed: int = 0
     validate_every: int = 5000
     log_every: int = 20
@@ -138,7 +197,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.schedule not in ("polynomial", "step", "cosine"):
             raise InputError(f"train.schedule: expected polynomial, step or cosine, got {self.schedule!r}")
-        for name in ("steps", "batch_size", "validate_every", "log_every", "checkpoint_every"):
+        for name in ("steps", "batch_size", "accumulate", "validate_every", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "clip_norm"):
@@ -147,6 +206,10 @@ class TrainConfig:
         for name in ("backbone_multiplier", "weight_decay", "warmup_steps", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"train.{name}: expected 0 or more, got {getattr(self, name)}")
+        if self.precision not in ("fp32", "fp16", "bf16"):
+            raise InputError(f"train.precision: expected fp32, fp16 or bf16, got {self.precision!r}")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"train.ema_decay: expected 0 or a number below 1, got {self.ema_decay}")
 
 
 @dataclass(frozen=True)
@@ -157,6 +220,13 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    postprocessing: Postprocessing = field(default_factory=Postprocessing)  # of the checkpoints; the order by `tasks`
+
+    def __post_init__(self) -> None:
+        if not self.tasks or set(self.tasks) - {"panoptic", "instance", "semantic"}:
+            raise InputError(
+                f"tasks: expected some of panoptic, instance, semantic, got {', '.join(self.tasks) or 'none'}"
+            )
 
     def digest(self) -> str:
         """sha256 over all settings; a resumed run must have the same."""
@@ -166,18 +236,11 @@ class Config:
 def load_config(name_or_file: str, overrides: dict[str, str] | None = None) -> Config:
     """A name of train/configs, or a TOML file; `overrides` maps dotted keys to TOML values (`--set`).
 
+    A file may name another as its `base`, whose settings it changes.
+
     Raises InputError for an unknown name or key, a damaged file, or a value of the wrong type.
     """
-    named = CONFIG_FOLDER / f"{name_or_file}.toml"
-    path = named if named.is_file() else Path(name_or_file)
-    if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in CONFIG_FOLDER.glob("*.toml")))
-        raise InputError(f"--config: expected a TOML file or one of {names}; got {name_or_file!r}")
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected TOML, got {error}") from error
-    data.setdefault("name", path.stem)
+    data = _read(name_or_file)
     for key, text in (overrides or {}).items():
         *sections, last = key.split(".")
         target = data
@@ -187,6 +250,34 @@ def load_config(name_or_file: str, overrides: dict[str, str] | None = None) -> C
                 raise InputError(f"--set {key}: {section} is a value, not a section")
         target[last] = _toml_value(text)
     return from_dict(Config, data)
+
+
+def _read(name_or_file: str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A file's settings over those of the one that it names as its `base`."""
+    named = CONFIG_FOLDER / f"{name_or_file}.toml"
+    path = named if named.is_file() else Path(name_or_file)
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in CONFIG_FOLDER.glob("*.toml")))
+        where = f"{seen[-1]}: base" if seen else "--config"
+        raise InputError(f"{where}: expected a TOML file or one of {names}; got {name_or_file!r}")
+    if path in seen:
+        raise InputError(f"{path}: is its own base; a chain of bases has to end")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected TOML, got {error}") from error
+    data.setdefault("name", path.stem)
+    base = data.pop("base", None)
+    return data if base is None else _over(_read(str(base), (*seen, path)), data)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above`, and what it does not name from `below`, section by section."""
+    result = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            result[key] = _over(below[key], above[key])
+    return result
 
 
 def from_dict(cls: type, data: dict[str, Any], where: str = "") -> Any:
@@ -207,6 +298,10 @@ def from_dict(cls: type, data: dict[str, Any], where: str = "") -> Any:
 
 def _coerce(value: Any, hint: Any, key: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"{key}: expected a table like {_describe(hint)}, got {value!r}")
+        return {name: _coerce(each, arguments[1], f"{key}.{name}") for name, each in value.items()}
     if origin is tuple:
         kinds = arguments
         if not isinstance(value, (list, tuple)) or (kinds[-1] is not Ellipsis and len(value) != len(kinds)):

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from mask2edge.runtime.command_line import InputError
 from mask2edge.train.config import TrainConfig
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
@@ -47,6 +49,25 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         lr=config.learning_rate,
         foreach=True,
     )
+
+
+def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
+    """Parameters of the modules (or parameters) named by `prefixes`, such as "backbone.stem", will not learn.
+
+    Raises InputError for a name that is not in the network, or where nothing is left to learn.
+    """
+    for prefix in prefixes:
+        inside = [p for name, p in model.named_parameters() if f"{name}.".startswith(f"{prefix}.")]
+        if not inside:
+            known = ", ".join(name for name, _ in model.named_children())
+            raise InputError(
+                f"train.freeze: expected names of modules with weights, such as {known} or a part of one "
+                f"(backbone.stem), got {prefix!r}"
+            )
+        for parameter in inside:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(f"train.freeze: expected some weights left to train, {', '.join(prefixes)} are all there are")
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from mask2edge.runtime.command_line import InputError, command, say
-from mask2edge.runtime.spec import Label, ModelSpec, Postprocessing, Preprocessing
+from mask2edge.runtime.command_line import EXIT_BAD_INPUT, InputError, command, say
+from mask2edge.runtime.spec import Label, ModelSpec, Preprocessing
 from mask2edge.train.checkpoint import load_checkpoint, load_weights
 from mask2edge.train.config import Config, load_config
-from mask2edge.train.data.semantic_folder import SemanticFolder, splits
-from mask2edge.train.labels import labels_from_names
-from mask2edge.train.loop import BEST_FILE, LAST_FILE, METRICS_FILE, STATE_FILE, train
+from mask2edge.train.data.annotation import Dataset
+from mask2edge.train.data.cached import Cached
+from mask2edge.train.data.class_merging import merged, read_merge_table
+from mask2edge.train.data.coco_categories import find_split
+from mask2edge.train.data.formats import open_dataset, splits
+from mask2edge.train.data.relabelled import for_tasks
+from mask2edge.train.distributed import Processes, joined
+from mask2edge.train.loop import Outcome, Pictures, Validation, train
 from mask2edge.train.model.backbones.imagenet_weights import load_imagenet_weights
 from mask2edge.train.model.mask2former import Mask2Former, build_model
+from mask2edge.train.optimizer import freeze
 from mask2edge.train.presets import IMAGENET_MEAN, IMAGENET_STD, LITE_MEAN, LITE_STD, usual_size
+from mask2edge.train.run_folder import BEST_FILE, LAST_FILE, METRICS_FILE, STATE_FILE
+from mask2edge.train.samples import SamplePictures
+from mask2edge.train.step import check_batch
+from mask2edge.train.validation import validate
 
-CACHE_BYTES = 1 << 30  # decoded images are kept in memory where a split takes no more than this
+PROBED = 16  # images of the train split that are read before a run starts, evenly spread
 EXAMPLE = """example:
   python train/train.py --config street-lite --data ../shared/data/camvid --set train.steps=100
   python train/train.py --config street-lite --data ../shared/data/camvid --set train.steps=100 --resume"""
@@ -41,31 +51,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="train.steps=100")
     arguments = parser.parse_args(argv)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("training runs in one process, WORLD_SIZE is more; start it without torchrun")
+    with joined() as processes:
+        try:
+            return run(arguments, processes)
+        except InputError:
+            if processes.is_main:
+                raise
+            return EXIT_BAD_INPUT  # the same on every process, and the main one says it
 
-    config = load_config(arguments.config, parse_overrides(arguments.set))
-    out = arguments.out or Path("artifacts") / config.name
-    check_out(out, arguments.resume)
-    training, validation = open_data(config, arguments.data)
-    spec = build_spec(config, training.class_names)
-    model = initial_model(config, restored=arguments.resume)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out: {out} cannot be made ({error.strerror}); name another folder") from error
-    say(
-        f"{config.name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {len(training)} training "
-        f"images, {config.train.steps} steps of {config.train.batch_size} crops; writing to {out}"
-    )
-    outcome = train(config, spec, model, training, validation, out, arguments.resume)
+
+def run(arguments: argparse.Namespace, processes: Processes) -> int:
+    """The exit code, on every process. Raises InputError on all of them where one meets it."""
+    with processes.together(), processes.speaking_once():
+        config = load_config(arguments.config, parse_overrides(arguments.set))
+        check_batch(config.train, processes.size)
+        out = arguments.out or Path("artifacts") / config.name
+        check_out(out, arguments.resume)
+        training, validation_data = open_data(config, arguments.data)
+        spec = build_spec(config, training.labels)
+        model = initial_model(config, restored=arguments.resume)
+    with processes.together():  # after every process has seen that there was nothing
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out: {out} cannot be made ({error.strerror}); name another folder") from error
+    validation: Validation | None = None
+    pictures: Pictures | None = None
+    if validation_data is not None:
+        pictures = SamplePictures(validation_data, spec)
+        validation = lambda model, stop: validate(model, validation_data, spec, stop)  # noqa: E731
+    if processes.is_main:
+        parameters = sum(p.numel() for p in model.parameters()) / 1e6
+        crops = f"{config.train.batch_size} crops" + (f" on {processes.size} processes" if processes.size > 1 else "")
+        say(
+            f"{config.name}: {parameters:.1f} M parameters, {len(training)} training images, "
+            f"{config.train.steps} steps of {crops}; writing to {out}"
+        )
+    outcome = train(config, spec, model, training, validation, out, arguments.resume, processes, pictures)
+    if processes.is_main:
+        report(outcome, config, out)
+    return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def report(outcome: Outcome, config: Config, out: Path) -> None:
     if outcome.signal is not None:
         say(f"stopped at step {outcome.step} of {config.train.steps} and saved; repeat the command with --resume")
-        return 128 + outcome.signal
-    scored = "" if outcome.best is None else f", best mIoU {outcome.best:.4f}"
+        return
+    scored = "" if outcome.best is None else f", best score {outcome.best:.4f}"
     say(f"done: {outcome.step} steps{scored}")
     print(out / (LAST_FILE if outcome.best is None else BEST_FILE))
-    return 0
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
@@ -87,47 +121,62 @@ def check_out(out: Path, resume: bool) -> None:
         raise InputError(f"--out: {out} holds a run ({started[0]}); continue it with --resume, or name another folder")
 
 
-def open_data(config: Config, root: Path) -> tuple[SemanticFolder, SemanticFolder | None]:
-    """The train split, and the val split where there is one."""
-    if config.data.format != "semantic":
-        raise InputError(f"data.format: expected semantic, got {config.data.format!r}")
-    training = _open_split(root, "train")
-    if len(training.class_names) != config.model.num_classes:
+def open_data(config: Config, root: Path) -> tuple[Dataset, Dataset | None]:
+    """The train split and the val split, where there is one, as the tasks need them.
+
+    Raises InputError where the data cannot serve the tasks, its classes are not as many as the model's, or more than
+    half of the images that are probed cannot be read: then it is no single damaged file.
+    """
+    found = splits(root, config.data.format)
+    alone = root.is_file()  # one JSON file: what it holds is for training
+    training = _open_split(config, root, found[0] if alone else "train")
+    if len(training.labels) != config.model.num_classes:
         raise InputError(
-            f"{root}: classes.txt names {len(training.class_names)} classes, the model has {config.model.num_classes}; "
-            f"use --set model.num_classes={len(training.class_names)}"
+            f"{root}: the data set has {len(training.labels)} classes for tasks {', '.join(config.tasks)}, the model "
+            f"has {config.model.num_classes}; use --set model.num_classes={len(training.labels)}"
         )
-    if "val" not in splits(root):
+    _probe(training)
+    if alone or find_split(found, "val") is None:
         say(f"{root} has no split val: training without validation, and best.safetensors is not written")
         return training, None
-    return training, _open_split(root, "val")
+    validation = _open_split(config, root, "val")
+    if validation.labels != training.labels:
+        raise InputError(f"{root}: the classes of the splits {training.split} and {validation.split} differ")
+    return training, validation
 
 
-def _open_split(root: Path, split: str) -> SemanticFolder:
-    data = SemanticFolder(root, split)
-    image, label_map = data[0]
-    small = len(data) * (image.nbytes + label_map.nbytes) <= CACHE_BYTES
-    data = SemanticFolder(root, split, cache=small)
-    if small:  # and every file is known to be sound before the first step
-        for index in range(len(data)):
+def _open_split(config: Config, root: Path, split: str) -> Dataset:
+    data = open_dataset(root, split, config.data.format, config.data.classes)
+    if table := read_merge_table(Path(config.data.merge_file)) if config.data.merge_file else config.data.merge:
+        data = merged(data, table)
+    data = for_tasks(data, config.tasks)
+    return Cached(data, (config.data.cache_mib << 20) // max(1, config.data.workers))
+
+
+def _probe(data: Dataset) -> None:
+    indices = sorted({index * len(data) // PROBED for index in range(PROBED)})
+    faults = []
+    for index in indices:
+        try:
             data[index]
-    return data
+        except InputError as error:
+            faults.append(error)
+    for fault in faults:
+        say(f"warning: {fault}")
+    if len(faults) > len(indices) / 2:
+        raise InputError(f"{len(faults)} of {len(indices)} images that were tried cannot be used; {faults[0]}")
 
 
-def build_spec(config: Config, class_names: Sequence[str]) -> ModelSpec:
+def build_spec(config: Config, labels: Sequence[Label]) -> ModelSpec:
     """What the checkpoints of this run will say about themselves."""
     lite = config.model.backbone.startswith("efficientnet-lite")
-    labels = labels_from_names(class_names)
     if config.data.colors:
         if len(config.data.colors) != len(labels):
             raise InputError(f"data.colors: expected {len(labels)}, one for each class, got {len(config.data.colors)}")
-        labels = tuple(
-            Label(label.id, label.name, label.is_thing, color, label.category_id)
-            for label, color in zip(labels, config.data.colors, strict=True)
-        )
+        labels = tuple(replace(label, color=color) for label, color in zip(labels, config.data.colors, strict=True))
     return ModelSpec(
         name=config.name,
-        labels=labels,
+        labels=tuple(labels),
         num_queries=config.model.num_queries,
         preprocessing=Preprocessing(
             mean=LITE_MEAN if lite else IMAGENET_MEAN,
@@ -135,7 +184,9 @@ def build_spec(config: Config, class_names: Sequence[str]) -> ModelSpec:
             shortest_edge=config.data.shortest_edge,
             longest_edge=config.data.longest_edge,
         ),
-        postprocessing=Postprocessing(semantic_order="padded" if config.tasks == ("semantic",) else "image"),
+        postprocessing=replace(
+            config.postprocessing, semantic_order="padded" if config.tasks == ("semantic",) else "image"
+        ),
         tasks=config.tasks,
         size=usual_size(config.data.shortest_edge, config.data.longest_edge),
     )
@@ -145,6 +196,7 @@ def initial_model(config: Config, restored: bool) -> Mask2Former:
     """The network as it is before the first step; `restored`: its weights will be replaced by a training state's."""
     torch.manual_seed(config.train.seed)
     model = build_model(config.model)
+    freeze(model, config.train.freeze)
     if restored:
         return model
     if config.train.initial_checkpoint:

@@ -1,17 +1,17 @@
-"""What a stopped run needs to go on as if never stopped, in one file: weights, AdamW's moments and the place.
+"""What a stopped run needs to go on as if never stopped, in one file: weights, their average, AdamW's moments.
 
-    save_training_state(path, config, model, optimizer, Progress(step=100))
-    progress = load_training_state(path, config, model, optimizer)
+    save_training_state(path, config, state)
+    load_training_state(path, config, state)
 
-One file, written whole or not at all, so that weights and moments are always of the same step. No pickle, and no random
-state: every draw is derived from (seed, step).
+One file, written whole or not at all, so that weights and moments are always of the same step. No pickle, no random
+state and nothing of a process: every draw is derived from the seed and the number of the step or the sample.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +21,59 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mask2edge.runtime.command_line import InputError, whole_file
+from mask2edge.train.averaging import AveragedWeights
 from mask2edge.train.config import Config, from_dict
 
 FORMAT = "mask2edge-training-state"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of torch.optim.AdamW
+# What a run computes does not depend on these, beyond rounding: a resumed run may have others.
+MACHINE_SETTINGS = frozenset({"data.workers", "data.cache_mib", "train.accumulate", "train.checkpoint_activations"})
 
 
 @dataclass
 class Progress:
-    """step: updates done; validated: the last step that was validated (0: none); best: its best mIoU so far."""
+    """step: updates done; validated: the last step that was validated (0: none); best: its best score so far."""
 
     step: int = 0
     validated: int = 0
     best: float | None = None
 
 
-def save_training_state(
-    path: Path, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
-) -> None:
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
+@dataclass
+class TrainingState:
+    """All that changes while a run goes on."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    averaged: AveragedWeights | None
+    scaler: torch.amp.GradScaler
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is validated and saved: the averaged one where there is one."""
+        return self.model if self.averaged is None else self.averaged.model
+
+
+def save_training_state(path: Path, config: Config, state: TrainingState) -> None:
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    for name, parameter in state.model.named_parameters():
+        for key, value in state.optimizer.state.get(parameter, {}).items():
             tensors[f"{key}.{name}"] = value
+    if state.averaged is not None:
+        tensors |= {f"averaged.{name}": tensor for name, tensor in state.averaged.averages.items()}
     metadata = {
         "format": FORMAT,
         "config": json.dumps(dataclasses.asdict(config)),
-        "progress": json.dumps(dataclasses.asdict(progress)),
+        "progress": json.dumps(dataclasses.asdict(state.progress)),
+        "scaler": json.dumps(state.scaler.state_dict()),  # {} but in fp16
     }
     with whole_file(path) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
 
 
-def load_training_state(path: Path, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Fills model and optimizer. Raises InputError for a missing or damaged file, or one of other settings."""
+def load_training_state(path: Path, config: Config, state: TrainingState) -> None:
+    """Fills `state`. Raises InputError for a missing or damaged file, or one of other settings."""
     if not path.is_file():
         raise InputError(f"--resume: {path} is not there; expected the folder of a started run (--out)")
     try:
@@ -67,6 +87,7 @@ def load_training_state(path: Path, config: Config, model: nn.Module, optimizer:
     try:
         saved = from_dict(Config, json.loads(metadata["config"]))
         progress = Progress(**json.loads(metadata["progress"]))
+        scaler = json.loads(metadata.get("scaler", "{}"))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: the training state's metadata is damaged or of another version ({error})") from error
     if changes := differences(saved, config):
@@ -74,14 +95,20 @@ def load_training_state(path: Path, config: Config, model: nn.Module, optimizer:
             f"--resume: the run in {path.parent} has other settings: {'; '.join(changes)}; "
             "use the same, or start a new run with another --out"
         )
-    _fill(path, tensors, model, optimizer)
-    return progress
+    _fill(path, tensors, state)
+    if scaler:
+        state.scaler.load_state_dict(scaler)
+    state.progress = progress
 
 
 def differences(saved: Config, now: Config) -> list[str]:
-    """`train.steps was 100, now 200` for every setting that differs."""
+    """`train.steps was 100, now 200` for every setting that differs and is not among MACHINE_SETTINGS."""
     before, after = _flat(dataclasses.asdict(saved)), _flat(dataclasses.asdict(now))
-    return [f"{key} was {before[key]!r}, now {after[key]!r}" for key in before if before[key] != after[key]]
+    return [
+        f"{key} was {before[key]!r}, now {after[key]!r}"
+        for key in before
+        if before[key] != after[key] and key not in MACHINE_SETTINGS
+    ]
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -91,18 +118,22 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _fill(path: Path, tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-    expected = model.state_dict()
-    wrong = sorted(set(weights) ^ set(expected))
-    wrong += [name for name in weights.keys() & expected.keys() if weights[name].shape != expected[name].shape]
+def _fill(path: Path, tensors: dict[str, Tensor], state: TrainingState) -> None:
+    expected = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    averages = {} if state.averaged is None else state.averaged.averages
+    expected |= {f"averaged.{name}": tensor for name, tensor in averages.items()}
+    given = {name: tensor for name, tensor in tensors.items() if name.startswith(("model.", "averaged."))}
+    wrong = sorted(set(given) ^ set(expected))
+    wrong += [name for name in given.keys() & expected.keys() if given[name].shape != expected[name].shape]
     if wrong:
         raise InputError(f"{path}: the tensors do not fit the model ({len(wrong)}, the first is {wrong[0]})")
-    model.load_state_dict(weights)
-    for name, parameter in model.named_parameters():
+    state.model.load_state_dict({name.removeprefix("model."): t for name, t in given.items() if name[0] == "m"})
+    if state.averaged is not None:
+        state.averaged.load(state.model, {name: tensors[f"averaged.{name}"] for name in averages})
+    for name, parameter in state.model.named_parameters():
         if f"exp_avg.{name}" not in tensors:
             continue  # had no gradient yet
-        state = {key: tensors[f"{key}.{name}"] for key in MOMENTS}
+        moments = {key: tensors[f"{key}.{name}"] for key in MOMENTS}
         for key in ("exp_avg", "exp_avg_sq"):  # in the parameter's own memory layout
-            state[key] = torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(state[key]).detach()
-        optimizer.state[parameter] = state
+            moments[key] = torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(moments[key]).detach()
+        state.optimizer.state[parameter] = moments

@@ -1,102 +1,81 @@
-"""Semantic accuracy of a torch model on labelled images: one confusion matrix over the data set, at original size.
+"""How good a network is while it learns: its tasks' figures on labelled images, as an engine of it would get them.
 
-scores = validate(model, SemanticFolder(root, "val"), spec)
-scores.mean_iou, scores.pixel_accuracy
+    scores = validate(model, data, spec)
+    scores.name, scores.score, scores.metrics          # "PQ", 0.43, {"PQ": 0.43, "SQ": 0.8, …}
+
+One pass of the network an image for all tasks; what makes masks of its logits is the runtime's post-processing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from mask2edge.runtime.spec import SIZE_DIVISOR, ModelSpec, Preprocessing
-from mask2edge.train.data.semantic_folder import SemanticFolder
-from mask2edge.train.data.transforms import normalise
+from mask2edge.runtime.command_line import InputError, say
+from mask2edge.runtime.spec import ModelSpec
+from mask2edge.train.data.annotation import Dataset
+from mask2edge.train.evaluation.task_evaluation import HEADLINE, TaskEvaluation
+from mask2edge.train.torch_session import torch_segmenter
+
+# Of several tasks the first of these names the score; panoptic quality needs right classes, masks and instances at once
+TASKS_BY_WEIGHT = ("panoptic", "instance", "semantic")
 
 
 @dataclass(frozen=True)
-class SemanticScores:
-    """Fractions. confusion: int64 [K, K], rows are true classes, columns predicted ones."""
+class Scores:
+    """score: the figure to maximise, called `name`; metrics: all figures, as fractions; per_class: task -> class ->
+    figures; skipped: images that could not be read."""
 
-    confusion: np.ndarray
-
-    @property
-    def iou(self) -> np.ndarray:
-        """Intersection over union of each class, [K]; nan for one that is neither there nor predicted."""
-        hits = np.diag(self.confusion)
-        union = self.confusion.sum(0) + self.confusion.sum(1) - hits  # [K]
-        return np.where(union > 0, hits / np.maximum(union, 1), np.nan)
-
-    @property
-    def mean_iou(self) -> float:
-        iou = self.iou
-        return 0.0 if np.isnan(iou).all() else float(np.nanmean(iou))
-
-    @property
-    def pixel_accuracy(self) -> float:
-        return float(np.diag(self.confusion).sum() / max(1, self.confusion.sum()))
+    name: str
+    score: float
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, dict[str, float | None]]]
+    skipped: int = 0
 
 
 def validate(
-    model: nn.Module, data: SemanticFolder, spec: ModelSpec, stop: Callable[[], bool] = lambda: False
-) -> SemanticScores | None:
-    """Scores over all images, one at a time, ignored pixels left out; None where `stop()` became true in between."""
-    classes = spec.num_classes
-    confusion = np.zeros((classes, classes), np.int64)  # [K, K]
+    model: nn.Module,
+    data: Dataset,
+    spec: ModelSpec,
+    stop: Callable[[], bool] = lambda: False,
+    tasks: Sequence[str] | None = None,
+    threads: int | None = None,
+) -> Scores | None:
+    """Scores of a model in eval mode over all images; None where `stop()` became true before they were complete.
+
+    `tasks` None: the spec's. `threads`: of pre- and post-processing, None for all. An image that cannot be read is
+    skipped with a warning: it would end a run of hours. Raises InputError where the data do not fit the model or a
+    task, and where no image could be read.
+    """
+    chosen = [task for task in TASKS_BY_WEIGHT if task in (tasks or spec.tasks)]
+    detections = spec.postprocessing.instance_top_k
+    evaluations = {task: TaskEvaluation(task, spec.labels, data, detections) for task in chosen}
+    segmenter = torch_segmenter(model, spec, threads=threads)
+    skipped = 0
     for index in range(len(data)):
         if stop():
             return None
-        image, truth = data[index]
-        predicted = segment_semantic(model, image, spec)  # [H, W]
-        counted = truth != data.ignore
-        pairs = truth[counted].astype(np.int64) * classes + predicted[counted]
-        confusion += np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-    return SemanticScores(confusion)
-
-
-@torch.inference_mode()
-def segment_semantic(model: nn.Module, image: np.ndarray, spec: ModelSpec) -> np.ndarray:
-    """Class indices int64 [H,W] of an RGB uint8 image [H,W,3], by the spec's preprocessing and semantic order.
-
-    Reference: maskformer_model.py, semantic_inference and the order of resizing around it.
-    """
-    device = next(model.parameters()).device
-    pixels, content = prepare(image, spec.preprocessing)
-    outputs = model(pixels[None].to(device))
-    classes = outputs["class_logits"][0].softmax(-1)[:, :-1]  # [Q, K]
-    masks = _resize(outputs["mask_logits"][0], pixels.shape[1:])  # [Q, H', W'], padded
-    if spec.postprocessing.semantic_order == "padded":
-        scores = torch.einsum("qk,qhw->khw", classes, masks.sigmoid())  # [K, H', W']
-        scores = _resize(scores[:, : content[0], : content[1]], image.shape[:2])  # [K, H, W]
-    else:
-        masks = _resize(masks[:, : content[0], : content[1]], image.shape[:2])  # [Q, H, W]
-        scores = torch.einsum("qk,qhw->khw", classes, masks.sigmoid())  # [K, H, W]
-    return scores.argmax(0).cpu().numpy()
-
-
-def prepare(image: np.ndarray, preprocessing: Preprocessing) -> tuple[Tensor, tuple[int, int]]:
-    """RGB uint8 [H,W,3] -> pixels float32 [3,H',W'], padded bottom and right with 0, and the content's (h, w) in it."""
-    height, width = image.shape[:2]
-    factor = preprocessing.shortest_edge / min(height, width)
-    factor = min(factor, preprocessing.longest_edge / max(height, width))
-    content = max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
-    if content != (height, width):
-        shrinks = content[0] < height or content[1] < width  # by area, as runtime/preprocess.py does it
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        image = cv2.resize(image, content[::-1], interpolation=method)  # [h,w,3]
-    normal = normalise(image, preprocessing.mean, preprocessing.std)  # [3,h,w]
-    padding = [(0, 0), *((0, -length % SIZE_DIVISOR) for length in content)]
-    return torch.from_numpy(np.pad(normal, padding)), content  # [3,H',W']
-
-
-def _resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """[C,h,w] -> [C,*size]"""
-    if tuple(maps.shape[1:]) == tuple(size):
-        return maps
-    return F.interpolate(maps[None], tuple(size), mode="bilinear", align_corners=False)[0]
+        try:
+            image, annotation = data[index]  # RGB [H, W, 3]
+        except InputError as error:
+            say(f"validation leaves out an image: {error}")
+            skipped += 1
+            continue
+        pixels, prepared = segmenter.prepare([np.ascontiguousarray(image[:, :, ::-1])])  # [1, 3, H', W']
+        outputs = segmenter.session.run(pixels)
+        for task, evaluation in evaluations.items():
+            evaluation.add(annotation, segmenter.finish(outputs, prepared, task)[0])
+    if skipped == len(data):
+        raise InputError(f"{data.root}: expected images to validate on, got none that can be read")
+    metrics = {task: evaluation.metrics() for task, evaluation in evaluations.items()}
+    name = HEADLINE[chosen[0]]
+    return Scores(
+        name=name,
+        score=metrics[chosen[0]][name],
+        metrics={name: figure for figures in metrics.values() for name, figure in figures.items()},
+        per_class={task: evaluation.per_class() for task, evaluation in evaluations.items()},
+        skipped=skipped,
+    )

@@ -72,7 +72,7 @@ def test_limit_split_and_the_report_for_people(color_engine, color_data, capsys)
     assert accuracy.main(arguments) == 0
     out, _ = capsys.readouterr()
     assert "mIoU 1.0000   pixel accuracy 1.0000" in out
-    assert "split train, 1 images" in out
+    assert "split train, the first 1 of 2 images" in out
 
 
 def test_absent_class_is_named_absent(color_engine, color_data, capsys):
@@ -82,19 +82,21 @@ def test_absent_class_is_named_absent(color_engine, color_data, capsys):
         == 0
     )
     out, _ = capsys.readouterr()
-    assert "blue                     IoU  absent" in out
+    assert "blue                        IoU absent" in out
     assert "mIoU 1.0000" in out
 
 
 BAD = [
-    ({"task": "panoptic"}, "only semantic is measured so far"),
-    ({"split": "test"}, "--split: .* holds val, got 'test'"),
+    ({"task": "panoptic"}, "colors does not say which of its classes are things"),
+    ({"task": "instance"}, "colors was made for semantic"),
+    ({"extra": ["--detections", "5"]}, "--detections: expected --task instance"),
+    ({"split": "test"}, "expected a split test of the format semantic; found val"),
     ({"data": "nowhere"}, "--data: expected a folder"),
     ({"artifact": "nowhere.engine"}, "expected an engine folder, an .onnx or a .safetensors file; found nothing"),
     ({"artifact": "data/classes.txt"}, "found a file of another kind"),
     ({"artifact": "data"}, "expected an engine folder with spec.json"),
-    ({"names": ("red", "green")}, "the model has 3 classes, classes.txt 2"),
-    ({"names": ("red", "blue", "green")}, "class 1 is 'green' in the model and 'blue' in classes.txt"),
+    ({"names": ("red", "green")}, "the model has 3 classes, the data 2"),
+    ({"names": ("red", "blue", "green")}, "class 1 is 'green' in the model and 'blue' in the data"),
     ({"truth": np.full((64, 96), 7)}, "expected class indices 0 to 2"),
     ({"truth": np.full((64, 95), 1)}, "label map that does not fit"),
     ({"truth": np.full((64, 96), 255)}, "expected labelled pixels, got none"),
@@ -123,6 +125,20 @@ def test_names_may_differ_in_case_and_punctuation(color_engine, color_data, caps
     data = color_data({"val": [(thirds(), thirds())]}, ("Red", "GREEN", "b-lue"))
     code, result, _ = run(capsys, color_engine(), "--task", "semantic", "--data", data, "--json")
     assert (code, result["metrics"]["mIoU"]) == (0, 1.0)
+
+
+def test_classes_that_were_merged_in_training_are_merged_in_the_data(color_engine, color_data, tmp_path, capsys):
+    """Data of four classes, the model of three: the fourth, seen as blue, is part of blue."""
+    truth = np.where((thirds() == 2) & (np.arange(64)[:, None] < 32), 3, thirds())
+    data = color_data({"val": [(thirds(), truth)]}, ("red", "green", "blue", "azure"))
+    table = tmp_path / "merge.json"
+    table.write_text('{"blue": ["blue", "azure"]}')
+    arguments = color_engine(), "--task", "semantic", "--data", data, "--json"
+    code, result, _ = run(capsys, *arguments, "--merge", table)
+    assert (code, result["metrics"]["mIoU"]) == (0, 1.0)
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "the model has 3 classes, the data 4" in err
 
 
 def test_an_onnx_file_scores_as_its_engine(color_engine, color_data, tmp_path, capsys):

@@ -122,7 +122,7 @@ def test_panoptic_is_the_reference(geometry, seed, queries, classes, surely, ove
 
 
 @settings(max_examples=60, deadline=None)
-@given(geometries(), st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 12), st.sampled_from((1, 10, 100)),
+@given(geometries(), st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 12), st.sampled_from((1, 10, 100, 400)),
        st.booleans(), instruction_sets, st.integers(1, 3))  # fmt: skip
 def test_instances_are_the_reference(geometry, seed, queries, classes, top_k, panoptic_too, instruction_set, threads):
     class_logits, mask_logits = draw_logits(seed, queries, classes, geometry[0])

@@ -104,6 +104,17 @@ def test_thresholds_are_the_callers_or_the_specs(make_engine, picture):
             Segmenter.load(folder, object_threshold=wrong)
 
 
+def test_the_most_instances_of_an_image_are_the_callers_or_the_specs(make_engine, picture):
+    folder = make_engine()
+    assert Segmenter.load(folder).spec.model.postprocessing.instance_top_k == 100
+    one = Segmenter.load(folder, instance_top_k=1)(picture, task="instance").segments
+    every = Segmenter.load(folder, instance_top_k=10_000)(picture, task="instance").segments
+    assert len(one) == 1
+    assert one[0].score == every[-1].score
+    with pytest.raises(InputError, match="instance_top_k: expected 1 or more, got 0"):
+        Segmenter.load(folder, instance_top_k=0)
+
+
 @pytest.mark.parametrize(
     ("tasks", "things", "task", "outcome"),
     [

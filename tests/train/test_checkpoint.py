@@ -1,5 +1,6 @@
 """Checkpoints come back as they were written, and everything else is refused in one line."""
 
+import dataclasses
 import json
 
 import pytest
@@ -39,6 +40,34 @@ def test_round_trip(written):
     assert (checkpoint.step, checkpoint.config_digest) == (7, "abc")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, loaded.state_dict()[name]), name
+
+
+def test_a_checkpoint_older_than_the_switches_is_mask2former(written, tmp_path):
+    """Its metadata names none of the ablations: they have the values that it was trained with."""
+    model, path = written
+    with safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata())
+    settings = json.loads(metadata["model_config"])
+    for name in (
+        "pixel_decoder", "cross_attention", "decoder_features", "attention_order", "query_features", "decoder_dropout",
+    ):  # fmt: skip
+        del settings[name]
+    old = tmp_path / "old.safetensors"
+    save_file(load_file(path), old, metadata | {"model_config": json.dumps(settings)})
+    loaded, checkpoint = load_model(old)
+    assert checkpoint.model_config == CONFIG
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(loaded(pixels)["mask_logits"], model(pixels)["mask_logits"])
+
+
+def test_an_ablated_network_comes_back_as_it_was(tmp_path):
+    config = dataclasses.replace(CONFIG, pixel_decoder="fpn", query_features="zero", cross_attention="mask-pooling")
+    path = tmp_path / "ablated.safetensors"
+    save_checkpoint(path, build_model(config).state_dict(), config, SPEC)
+    loaded, checkpoint = load_model(path)
+    assert checkpoint.model_config == config
+    assert loaded.state_dict().keys() == checkpoint.weights.keys()
 
 
 def test_half_storage_halves_the_file_and_loads_as_float32(written, tmp_path):

@@ -6,6 +6,9 @@ import pytest
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.train.config import CONFIG_FOLDER, Config, ModelConfig, from_dict, load_config
+from mask2edge.train.labels import load_labels
+from mask2edge.train.presets import PRESETS
+from mask2edge.train.train import build_spec
 
 
 @pytest.mark.parametrize("path", sorted(CONFIG_FOLDER.glob("*.toml")), ids=lambda path: path.stem)
@@ -80,6 +83,15 @@ def test_the_digest_tells_settings_apart() -> None:
         ("data.max_category_area", "0", r"data\.max_category_area: expected above 0 and up to 1, got 0\.0"),
         ("data.workers", "-1", r"data\.workers: expected 0 or more"),
         ("data.longest_edge", "10", r"data: expected 0 < shortest_edge <= longest_edge"),
+        ("data.format", "voc", r"data\.format: expected auto or one of semantic, coco-panoptic, .*, got 'voc'"),
+        ("data.scale_to", "width", r"data\.scale_to: expected image, shortest_edge or crop, got 'width'"),
+        ("data.scale_limit", "-1", r"data\.scale_limit: expected 0 \(none\) or a length"),
+        ("data.cache_mib", "-1", r"data\.cache_mib: expected 0 or more"),
+        ("data.merge", "[1]", r"data\.merge: expected a table like .*, got \[1\]"),
+        ("data.merge.a", "1", r"data\.merge\.a: expected a list like .*, got 1"),
+        ("tasks", "[]", r"tasks: expected some of panoptic, instance, semantic, got none"),
+        ("tasks", '["depth"]', r"tasks: expected some of panoptic, instance, semantic, got depth"),
+        ("postprocessing.instance_top_k", "0", r"postprocessing\.instance_top_k: expected 1 or more, got 0"),
         ("data.colors", "[[0, 0, 300]]", r"data\.colors: expected \[red, green, blue\]"),
         ("model.backbone", "vgg", r"model\.backbone: expected one of resnet50.*, got 'vgg'"),
         ("model.hidden_dim", "100", r"model\.hidden_dim: expected a multiple of 32"),
@@ -90,6 +102,73 @@ def test_the_digest_tells_settings_apart() -> None:
 def test_a_wrong_setting_is_refused_by_name(key: str, value: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_config("street-lite", {key: value})
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS.keys() & {path.stem for path in CONFIG_FOLDER.glob("*.toml")}))
+def test_a_config_of_the_zoos_name_trains_the_zoos_model(name: str) -> None:
+    config, preset = load_config(name), PRESETS[name]
+    assert config.model == preset.model
+    assert config.tasks == preset.tasks
+    assert (config.data.shortest_edge, config.data.longest_edge) == (
+        preset.preprocessing.shortest_edge, preset.preprocessing.longest_edge
+    )  # fmt: skip
+    spec = build_spec(config, load_labels(preset.labels))
+    assert spec.postprocessing == preset.postprocessing
+    assert spec.preprocessing == preset.preprocessing
+
+
+def test_the_zoos_settings_of_training() -> None:
+    # facebookresearch/Mask2Former, configs/: steps, crop, scale, schedule
+    found = {
+        name: (config.train.steps, config.data.crop, config.data.scale, config.data.scale_to, config.train.schedule)
+        for name in (path.stem for path in CONFIG_FOLDER.glob("*-r50.toml"))
+        if (config := load_config(name))
+    }
+    coco = (368_750, (1024, 1024), (0.1, 2.0), "crop", "step")
+    cityscapes = (90_000, (512, 1024), (0.5, 2.0), "shortest_edge", "polynomial")
+    mapillary = (300_000, (1024, 1024), (0.5, 2.0), "shortest_edge", "polynomial")
+    ade20k = (160_000, (640, 640), (0.5, 2.0), "shortest_edge", "polynomial")
+    assert found == {
+        "coco-panoptic-r50": coco,
+        "coco-instance-r50": coco,
+        "ade20k-semantic-r50": (160_000, (512, 512), (0.5, 2.0), "shortest_edge", "polynomial"),
+        "ade20k-panoptic-r50": ade20k,
+        "ade20k-instance-r50": ade20k,
+        "cityscapes-semantic-r50": cityscapes,
+        "cityscapes-panoptic-r50": cityscapes,
+        "cityscapes-instance-r50": cityscapes,
+        "mapillary-semantic-r50": mapillary,
+        "mapillary-panoptic-r50": mapillary,
+    }
+
+
+def test_a_base_is_changed_setting_by_setting(tmp_path: Path) -> None:
+    (tmp_path / "low.toml").write_text('tasks = ["panoptic"]\n[train]\nsteps = 7\nseed = 3\n[data]\nflip = false\n')
+    (tmp_path / "mid.toml").write_text(f'base = "{tmp_path}/low.toml"\n[train]\nsteps = 8\n')
+    (tmp_path / "top.toml").write_text(f'base = "{tmp_path}/mid.toml"\n[model]\nnum_classes = 5\n')
+    config = load_config(str(tmp_path / "top.toml"), {"train.batch_size": "2"})
+    assert (config.name, config.tasks, config.model.num_classes) == ("top", ("panoptic",), 5)
+    assert (config.train.steps, config.train.seed, config.train.batch_size) == (8, 3, 2)
+    assert config.data.flip is False
+    assert load_config(str(tmp_path / "low.toml")).train.steps == 7
+
+
+def test_a_base_that_is_missing_or_endless_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(f'base = "{tmp_path}/b.toml"')
+    with pytest.raises(InputError, match=r"a\.toml: base: expected a TOML file or one of .*; got '.*b\.toml'"):
+        load_config(str(tmp_path / "a.toml"))
+    (tmp_path / "b.toml").write_text(f'base = "{tmp_path}/a.toml"')
+    with pytest.raises(InputError, match=r"a\.toml: is its own base"):
+        load_config(str(tmp_path / "a.toml"))
+
+
+def test_a_table_of_merged_classes(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[data.merge]\nvehicle = ["car", "bus"]\n')
+    config = load_config(str(tmp_path / "mine.toml"))
+    assert config.data.merge == {"vehicle": ("car", "bus")}
+    assert config.digest() != load_config(str(tmp_path / "mine.toml"), {"data.merge.vehicle": '["car"]'}).digest()
+    with pytest.raises(InputError, match=r"data\.merge and data\.merge_file: expected one of them, got both"):
+        load_config(str(tmp_path / "mine.toml"), {"data.merge_file": "x.json"})
 
 
 @pytest.mark.parametrize(

@@ -3,77 +3,30 @@
 import dataclasses
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_training import CONFIG, tiny_model, write_bands
 from torch import nn
 
 from mask2edge.runtime.command_line import InputError
-from mask2edge.train import loop
+from mask2edge.train import loop, run_folder, stopping
+from mask2edge.train.averaging import AveragedWeights
 from mask2edge.train.checkpoint import load_checkpoint
-from mask2edge.train.config import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
+from mask2edge.train.config import Config
 from mask2edge.train.data.batches import AUGMENTATION, LOSS, ORDER, derived_seed, training_batches
 from mask2edge.train.data.semantic_folder import SemanticFolder
 from mask2edge.train.data.transforms import Augmentation
-from mask2edge.train.model.backbones.frozen_batch_norm import FrozenBatchNorm2d
-from mask2edge.train.model.mask2former import Mask2Former
-from mask2edge.train.model.mask_decoder import MaskDecoder
-from mask2edge.train.model.pixel_decoder import PixelDecoder
+from mask2edge.train.samples import SamplePictures
 from mask2edge.train.train import build_spec
-from mask2edge.train.training_state import Progress, load_training_state, save_training_state
-
-CONFIG = Config(
-    name="tiny",
-    model=ModelConfig(
-        backbone="efficientnet-lite0",
-        num_classes=3,
-        num_queries=6,
-        hidden_dim=32,
-        num_heads=2,
-        encoder_layers=1,
-        encoder_ffn=32,
-        decoder_layers=1,
-        decoder_ffn=32,
-    ),
-    loss=LossConfig(num_points=64),
-    data=DataConfig(crop=(64, 96), shortest_edge=48, longest_edge=64, workers=0),
-    train=TrainConfig(
-        steps=4, batch_size=2, learning_rate=1e-3, validate_every=2, log_every=1, checkpoint_every=2, clip_norm=1.0
-    ),
-)
-
-
-class TinyBackbone(nn.Module):
-    """Four maps by strided convolutions: the loop saves and loads often, and a real backbone has 14 MB."""
-
-    channels = (8, 8, 16, 16)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 4, stride=4)
-        self.norm = FrozenBatchNorm2d(8)
-        self.stages = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in ((8, 8), (8, 16), (16, 16)))
-
-    def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        maps = [self.norm(self.stem(pixels)).relu()]
-        for stage in self.stages:
-            maps.append(stage(maps[-1]).relu())
-        return maps
-
-
-def tiny_model(seed: int) -> Mask2Former:
-    torch.manual_seed(seed)
-    return Mask2Former(
-        TinyBackbone(),
-        PixelDecoder(TinyBackbone.channels, hidden_dim=32, ffn_dim=32, num_layers=1, num_heads=2),
-        MaskDecoder(3, num_queries=6, hidden_dim=32, ffn_dim=32, num_layers=1, num_heads=2),
-    )
+from mask2edge.train.training_state import Progress, TrainingState, load_training_state, save_training_state
+from mask2edge.train.validation import validate
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,29 +39,25 @@ def _one_thread() -> Any:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[SemanticFolder, SemanticFolder]:
-    """Five images of 48x64 to train on and two to validate; classes are bands that the colours show."""
-    root = tmp_path_factory.mktemp("bands")
-    (root / "classes.txt").write_text("red\ngreen\nblue")
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 5), ("val", 2)):
-        (root / split).mkdir()
-        (root / f"{split}annot").mkdir()
-        for index in range(count):
-            label_map = np.repeat(np.sort(generator.integers(0, 3, 48))[:, None], 64, 1).astype(np.uint8)
-            image = np.eye(3)[label_map] * 200 + generator.integers(0, 50, (48, 64, 3))
-            cv2.imwrite(str(root / f"{split}/{index}.png"), image[:, :, ::-1].astype(np.uint8))
-            cv2.imwrite(str(root / f"{split}annot/{index}.png"), label_map)
-    return SemanticFolder(root, "train", cache=True), SemanticFolder(root, "val", cache=True)
+    return write_bands(tmp_path_factory.mktemp("bands"))
 
 
 Run = Callable[..., loop.Outcome]
 
 
+def validating(data: SemanticFolder) -> loop.Validation:
+    spec = build_spec(CONFIG, data.labels)
+    return lambda model, stop: validate(model, data, spec, stop)
+
+
 @pytest.fixture
 def run(data: tuple[SemanticFolder, SemanticFolder]) -> Run:
-    def start(out: Path, resume: bool = False, config: Config = CONFIG) -> loop.Outcome:
+    def start(
+        out: Path, resume: bool = False, config: Config = CONFIG, validation: loop.Validation | None = None
+    ) -> loop.Outcome:
         model = tiny_model(seed=99 if resume else 0)  # what a resumed run starts from must not matter
-        return loop.train(config, build_spec(config, data[0].class_names), model, *data, out, resume)
+        spec = build_spec(config, data[0].labels)
+        return loop.train(config, spec, model, data[0], validation or validating(data[1]), out, resume)
 
     return start
 
@@ -116,21 +65,22 @@ def run(data: tuple[SemanticFolder, SemanticFolder]) -> Run:
 @pytest.fixture(scope="module")
 def uninterrupted(data: tuple[SemanticFolder, SemanticFolder], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
-    outcome = loop.train(CONFIG, build_spec(CONFIG, data[0].class_names), tiny_model(seed=0), *data, out)
+    spec = build_spec(CONFIG, data[0].labels)
+    outcome = loop.train(CONFIG, spec, tiny_model(seed=0), data[0], validating(data[1]), out)
     assert (outcome.step, outcome.signal) == (4, None)
     return out
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
     """What was measured, without the times."""
-    parsed = [json.loads(line) for line in (out / loop.METRICS_FILE).read_text().splitlines()]
-    return [{key: value for key, value in row.items() if "seconds" not in key} for row in parsed]
+    parsed = [json.loads(line) for line in (out / run_folder.METRICS_FILE).read_text().splitlines()]
+    return [{key: value for key, value in row.items() if "second" not in key} for row in parsed]
 
 
 def assert_same_run(one: Path, other: Path) -> None:
     """Losses to the last bit, weights and moments bit by bit, and the same best checkpoint."""
     assert rows(one) == rows(other)
-    for name in (loop.LAST_FILE, loop.BEST_FILE, loop.STATE_FILE):
+    for name in (run_folder.LAST_FILE, run_folder.BEST_FILE, run_folder.STATE_FILE):
         first, second = load_file(one / name), load_file(other / name)
         assert first.keys() == second.keys()
         for key in first:
@@ -143,16 +93,21 @@ def test_a_run_leaves_metrics_and_two_checkpoints(uninterrupted: Path) -> None:
         ("train", 1), ("train", 2), ("validation", 2), ("train", 3), ("train", 4), ("validation", 4)
     ]  # fmt: skip
     assert measured[0].keys() == {
-        "kind", "step", "lr", "loss", "loss_class", "loss_mask", "loss_dice", "gradient_norm"
+        "kind", "step", "lr", "loss", "loss_class", "loss_mask", "loss_dice", "gradient_norm", "skipped_images"
     }  # fmt: skip
-    assert measured[-1]["iou"].keys() == {"red", "green", "blue"}
+    for line in (uninterrupted / run_folder.METRICS_FILE).read_text().splitlines():
+        row = json.loads(line)
+        if row["kind"] == "train":
+            assert 0 <= row["data_seconds_per_step"] < row["seconds_per_step"]
+            assert row["images_per_second"] == pytest.approx(2 / row["seconds_per_step"])
+    assert measured[-1]["per_class"]["semantic"].keys() == {"red", "green", "blue"}
     assert 0 <= measured[-1]["mIoU"] <= 1
-    last = load_checkpoint(uninterrupted / loop.LAST_FILE)
+    last = load_checkpoint(uninterrupted / run_folder.LAST_FILE)
     assert (last.step, last.config_digest, last.model_config) == (4, CONFIG.digest(), CONFIG.model)
     best = max((row for row in measured if row["kind"] == "validation"), key=lambda row: row["mIoU"])
-    assert load_checkpoint(uninterrupted / loop.BEST_FILE).step == best["step"]
-    assert {path.name for path in uninterrupted.iterdir()} == {
-        loop.METRICS_FILE, loop.LAST_FILE, loop.BEST_FILE, loop.STATE_FILE
+    assert load_checkpoint(uninterrupted / run_folder.BEST_FILE).step == best["step"]
+    assert {path.name for path in uninterrupted.iterdir()} - {run_folder.BOARD_FOLDER} == {
+        run_folder.METRICS_FILE, run_folder.LAST_FILE, run_folder.BEST_FILE, run_folder.STATE_FILE
     }  # fmt: skip
 
 
@@ -161,20 +116,20 @@ def test_a_run_leaves_metrics_and_two_checkpoints(uninterrupted: Path) -> None:
 def test_a_signal_saves_and_the_resumed_run_is_the_uninterrupted_one(
     run: Run, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, at: int
 ) -> None:
-    append = loop.append_metrics
+    append = run_folder.append_metrics
 
     def append_and_signal(path: Path, row: dict[str, Any]) -> None:
         append(path, row)
         if row["kind"] == "train" and row["step"] == at:
             signal.raise_signal(number)
 
-    monkeypatch.setattr(loop, "append_metrics", append_and_signal)
+    monkeypatch.setattr(run_folder, "append_metrics", append_and_signal)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     outcome = run(tmp_path / "run")
     assert (outcome.step, outcome.signal) == (at, number)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-    assert load_checkpoint(tmp_path / "run" / loop.LAST_FILE).step == at
-    monkeypatch.setattr(loop, "append_metrics", append)
+    assert load_checkpoint(tmp_path / "run" / run_folder.LAST_FILE).step == at
+    monkeypatch.setattr(run_folder, "append_metrics", append)
     outcome = run(tmp_path / "run", resume=True)
     assert (outcome.step, outcome.signal) == (4, None)
     assert_same_run(tmp_path / "run", uninterrupted)
@@ -182,31 +137,32 @@ def test_a_signal_saves_and_the_resumed_run_is_the_uninterrupted_one(
 
 @pytest.mark.parametrize("at", [2, 4])
 def test_a_signal_during_validation_leaves_the_validation_to_the_resumed_run(
-    run: Run, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+    run: Run, data: tuple[SemanticFolder, SemanticFolder], uninterrupted: Path, tmp_path: Path, at: int
 ) -> None:
-    validate = loop.validate
     calls = iter((2, 4))
 
-    def validate_and_signal(*arguments: Any) -> Any:
+    def signal_and_validate(model: nn.Module, stop: Callable[[], bool]) -> Any:
         if next(calls) == at:
             signal.raise_signal(signal.SIGINT)
-        return validate(*arguments)
+        return validating(data[1])(model, stop)
 
-    monkeypatch.setattr(loop, "validate", validate_and_signal)
-    outcome = run(tmp_path / "run")
+    outcome = run(tmp_path / "run", validation=signal_and_validate)
     assert (outcome.step, outcome.signal) == (at, signal.SIGINT)
-    monkeypatch.setattr(loop, "validate", validate)
     outcome = run(tmp_path / "run", resume=True)
     assert (outcome.step, outcome.signal) == (4, None)
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
 def test_a_second_signal_interrupts_at_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "PATIENCE", 0.1)
+
     def signal_twice(path: Path, row: dict[str, Any]) -> None:
         signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # a launcher's copy of the first
+        time.sleep(0.2)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(loop, "append_metrics", signal_twice)
+    monkeypatch.setattr(run_folder, "append_metrics", signal_twice)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run")
@@ -216,29 +172,29 @@ def test_a_second_signal_interrupts_at_once(run: Run, tmp_path: Path, monkeypatc
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
     run: Run, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = loop.append_metrics
+    append = run_folder.append_metrics
 
     def append_and_die(path: Path, row: dict[str, Any]) -> None:
         append(path, row)
         if row["step"] == 3:
             raise RuntimeError("power cut")
 
-    monkeypatch.setattr(loop, "append_metrics", append_and_die)
+    monkeypatch.setattr(run_folder, "append_metrics", append_and_die)
     with pytest.raises(RuntimeError, match="power cut"):
         run(tmp_path / "run")
-    monkeypatch.setattr(loop, "append_metrics", append)
-    with (tmp_path / "run" / loop.METRICS_FILE).open("a") as file:
+    monkeypatch.setattr(run_folder, "append_metrics", append)
+    with (tmp_path / "run" / run_folder.METRICS_FILE).open("a") as file:
         file.write('{"kind": "train", "st')  # a line cut off
     run(tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
 def test_a_finished_run_resumed_changes_nothing(run: Run, uninterrupted: Path) -> None:
-    before = {path.name: path.read_bytes() for path in uninterrupted.iterdir()}
+    before = {path: path.read_bytes() for path in uninterrupted.rglob("*.*")}
     outcome = run(uninterrupted, resume=True)
     assert (outcome.step, outcome.signal) == (4, None)
     assert outcome.best is not None
-    assert {path.name: path.read_bytes() for path in uninterrupted.iterdir()} == before
+    assert {path: path.read_bytes() for path in uninterrupted.rglob("*.*")} == before
 
 
 def test_workers_and_their_number_change_nothing(data: tuple[SemanticFolder, SemanticFolder]) -> None:
@@ -253,19 +209,20 @@ def test_workers_and_their_number_change_nothing(data: tuple[SemanticFolder, Sem
     alone, helped, later = batches(range(6), 0), batches(range(6), 2), batches(range(4, 6), 0)
     assert len(alone) == 6
     for one, other in zip([*alone, *alone[4:]], [*helped, *later], strict=True):
-        assert torch.equal(one[0], other[0])
-        for mine, theirs in zip(one[1], other[1], strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        assert one.numbers == other.numbers
+        for mine, theirs in zip(one.targets, other.targets, strict=True):
             assert torch.equal(mine["labels"], theirs["labels"])
             assert torch.equal(mine["masks"], theirs["masks"])
-    assert not torch.equal(alone[0][0], batches(range(1), 0, seed=1)[0][0])
+    assert not torch.equal(alone[0].pixels, batches(range(1), 0, seed=1)[0].pixels)
 
 
 def test_every_image_comes_once_an_epoch(data: tuple[SemanticFolder, SemanticFolder]) -> None:
     still = Augmentation((64, 64), (1.0, 1.0), False, False, 1.0)
     ones = (1.0, 1.0, 1.0)
     seen = [
-        pixels[0].numpy().tobytes()
-        for pixels, _ in training_batches(data[0], still, ones, ones, batch_size=1, seed=3, steps=range(15))
+        batch.pixels[0].numpy().tobytes()
+        for batch in training_batches(data[0], still, ones, ones, batch_size=1, seed=3, steps=range(15))
     ]
     epochs = [seen[start : start + 5] for start in (0, 5, 10)]
     assert all(set(epoch) == set(epochs[0]) and len(set(epoch)) == 5 for epoch in epochs)
@@ -279,7 +236,7 @@ def test_derived_seeds_are_unrelated() -> None:
 
 
 def test_frozen_statistics_stay_and_everything_else_learns(uninterrupted: Path) -> None:
-    before, after = tiny_model(seed=0), load_checkpoint(uninterrupted / loop.LAST_FILE).weights
+    before, after = tiny_model(seed=0), load_checkpoint(uninterrupted / run_folder.LAST_FILE).weights
     for name, buffer in before.named_buffers():
         assert torch.equal(buffer, after[name]), name
     for name, parameter in before.named_parameters():
@@ -291,15 +248,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(run: R
         CONFIG,
         train=dataclasses.replace(CONFIG.train, learning_rate=1e30, steps=50, checkpoint_every=1, validate_every=99),
     )
-    with pytest.raises(InputError, match=r"step \d+: the (loss|norm of the gradient) is (nan|inf).*learning_rate"):
+    with pytest.raises(InputError, match=r"step \d+: the loss.*(nan|inf|gradient of).*learning_rate"):
         run(tmp_path / "run", config=wild)
-    saved = load_checkpoint(tmp_path / "run" / loop.LAST_FILE)
+    saved = load_checkpoint(tmp_path / "run" / run_folder.LAST_FILE)
     assert saved.step >= 1
     assert saved.step == rows(tmp_path / "run")[-1]["step"]
 
 
 def _other_settings(path: Path) -> Config:
     return dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, steps=8, seed=1))
+
+
+def test_what_only_the_machine_needs_may_change(run: Run, uninterrupted: Path, tmp_path: Path) -> None:
+    """Workers, micro-batches and recomputed activations are no part of what a run computes."""
+    for name in (run_folder.STATE_FILE, run_folder.LAST_FILE):
+        (tmp_path / name).write_bytes((uninterrupted / name).read_bytes())
+    train = dataclasses.replace(CONFIG.train, accumulate=2, checkpoint_activations=True)
+    config = dataclasses.replace(CONFIG, train=train, data=dataclasses.replace(CONFIG.data, workers=2))
+    assert run(tmp_path, resume=True, config=config).step == 4
 
 
 def _missing(path: Path) -> Config:
@@ -313,7 +279,7 @@ def _truncated(path: Path) -> Config:
 
 
 def _another_kind(path: Path) -> Config:
-    path.write_bytes((path.parent / loop.LAST_FILE).read_bytes())
+    path.write_bytes((path.parent / run_folder.LAST_FILE).read_bytes())
     return CONFIG
 
 
@@ -330,33 +296,81 @@ def _another_kind(path: Path) -> Config:
 def test_a_state_that_cannot_be_continued_is_refused(
     run: Run, uninterrupted: Path, tmp_path: Path, change: Callable[[Path], Config], message: str
 ) -> None:
-    for name in (loop.STATE_FILE, loop.LAST_FILE):
+    for name in (run_folder.STATE_FILE, run_folder.LAST_FILE):
         (tmp_path / name).write_bytes((uninterrupted / name).read_bytes())
-    config = change(tmp_path / loop.STATE_FILE)
+    config = change(tmp_path / run_folder.STATE_FILE)
     with pytest.raises(InputError, match=message):
         run(tmp_path, resume=True, config=config)
 
 
-def test_a_state_brings_back_weights_and_moments(tmp_path: Path) -> None:
-    def parts() -> tuple[nn.Module, torch.optim.Optimizer]:
+def test_a_state_brings_back_weights_averages_and_moments(tmp_path: Path) -> None:
+    def parts() -> TrainingState:
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm(4)).to(memory_format=torch.channels_last)
-        return model, torch.optim.AdamW(model.parameters())
+        scaler = torch.amp.GradScaler("cpu")
+        return TrainingState(model, torch.optim.AdamW(model.parameters()), AveragedWeights(model, 0.5), scaler)
 
-    model, optimizer = parts()
-    model[0](torch.randn(1, 3, 5, 5)).sum().backward()  # the norm has no gradient, hence no moments
-    optimizer.step()
-    save_training_state(tmp_path / "state.safetensors", CONFIG, model, optimizer, Progress(7, 4, 0.5))
-    other_model, other_optimizer = parts()
-    assert load_training_state(tmp_path / "state.safetensors", CONFIG, other_model, other_optimizer) == Progress(
-        7, 4, 0.5
-    )
-    for mine, theirs in zip(model.parameters(), other_model.parameters(), strict=True):
+    state, other = parts(), parts()
+    loss = state.model[0](torch.randn(1, 3, 5, 5)).sum()  # the norm has no gradient, hence no moments
+    state.scaler.scale(loss).backward()
+    state.scaler.step(state.optimizer)
+    state.scaler.update(1234.0)
+    assert state.averaged
+    assert other.averaged
+    state.averaged.update(0)
+    state.progress = Progress(7, 4, 0.5)
+    save_training_state(tmp_path / "state.safetensors", CONFIG, state)
+    load_training_state(tmp_path / "state.safetensors", CONFIG, other)
+    assert other.progress == Progress(7, 4, 0.5)
+    assert other.scaler.state_dict() == state.scaler.state_dict()
+    for mine, theirs in zip(state.model.parameters(), other.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
         assert mine.stride() == theirs.stride()
-        state, other_state = optimizer.state.get(mine, {}), other_optimizer.state.get(theirs, {})
-        assert state.keys() == other_state.keys()
-        for key in state:
-            assert torch.equal(state[key], other_state[key])
-            assert state[key].stride() == other_state[key].stride()
+        moments, other_moments = state.optimizer.state.get(mine, {}), other.optimizer.state.get(theirs, {})
+        assert moments.keys() == other_moments.keys()
+        for key in moments:
+            assert torch.equal(moments[key], other_moments[key])
+            assert moments[key].stride() == other_moments[key].stride()
+    before, after = state.averaged.model.state_dict(), other.averaged.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not torch.equal(before["0.weight"], state.model.state_dict()["0.weight"])
+    other.model = nn.Linear(2, 2)
     with pytest.raises(InputError, match="the tensors do not fit the model"):
-        load_training_state(tmp_path / "state.safetensors", CONFIG, nn.Linear(2, 2), other_optimizer)
+        load_training_state(tmp_path / "state.safetensors", CONFIG, other)
+
+
+def test_averaged_weights_are_saved_validated_and_resumed(
+    run: Run, data: tuple[SemanticFolder, SemanticFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, ema_decay=0.9, accumulate=2))
+    run(tmp_path / "whole", config=config)
+    state = load_file(tmp_path / "whole" / run_folder.STATE_FILE)
+    last = load_checkpoint(tmp_path / "whole" / run_folder.LAST_FILE).weights
+    name = "mask_decoder.query_features"
+    assert torch.equal(last[name], state[f"averaged.{name}"])
+    assert not torch.equal(last[name], state[f"model.{name}"])
+    model = tiny_model(seed=1)
+    model.load_state_dict(last)
+    scores = validating(data[1])(model.eval(), lambda: False)
+    assert scores is not None
+    assert rows(tmp_path / "whole")[-1]["mIoU"] == scores.score
+
+    append = run_folder.append_metrics
+
+    def append_and_signal(path: Path, row: dict[str, Any]) -> None:
+        append(path, row)
+        if row["step"] == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(run_folder, "append_metrics", append_and_signal)
+    assert run(tmp_path / "stopped", config=config).step == 3
+    monkeypatch.setattr(run_folder, "append_metrics", append)
+    run(tmp_path / "stopped", resume=True, config=config)
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_each_validation_leaves_pictures(data: tuple[SemanticFolder, SemanticFolder], tmp_path: Path) -> None:
+    spec = build_spec(CONFIG, data[0].labels)
+    pictures = SamplePictures(data[1], spec)
+    loop.train(CONFIG, spec, tiny_model(seed=0), data[0], validating(data[1]), tmp_path, pictures=pictures)
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == {"step-2.jpg", "step-4.jpg"}
+    assert cv2.imread(str(tmp_path / "samples/step-2.jpg")).shape == (2 * 360, 2 * 480, 3)  # two images of 48x64

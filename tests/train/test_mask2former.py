@@ -80,6 +80,16 @@ def test_a_size_that_is_no_multiple_of_32_is_refused(size):
         ({"backbone": "vgg16"}, r"model.backbone: expected one of resnet50.*got 'vgg16'"),
         ({"num_queries": 0}, "model.num_queries: expected at least 1, got 0"),
         ({"hidden_dim": 48}, "model.hidden_dim: expected a multiple of 32 and of 8 heads, got 48"),
+        ({"pixel_decoder": "unet"}, "model.pixel_decoder: expected one of msdeform, fpn, bifpn, got 'unet'"),
+        ({"cross_attention": "soft"}, "model.cross_attention: expected one of masked, plain, mask-pooling, got 'soft'"),
+        ({"decoder_features": "1/8"}, "model.decoder_features: expected one of round-robin, stride-32, .* got '1/8'"),
+        ({"attention_order": "self"}, "model.attention_order: expected one of cross-first, self-first, got 'self'"),
+        ({"query_features": ""}, "model.query_features: expected one of supervised, unsupervised, zero, got ''"),
+        ({"decoder_dropout": 1.0}, "model.decoder_dropout: expected 0 or more and below 1, got 1.0"),
+        (
+            {"pixel_decoder": "bifpn", "decoder_features": "stride-8"},
+            "model.decoder_features: expected round-robin, stride-32 or concatenated with a bifpn, got 'stride-8'",
+        ),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(change, message):

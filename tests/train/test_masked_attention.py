@@ -1,9 +1,10 @@
 """Masked attention against float64 NumPy, and what its mask must and must not do."""
 
 import numpy as np
+import pytest
 import torch
 
-from mask2edge.train.model.masked_attention import Attention, masked_attention
+from mask2edge.train.model.masked_attention import Attention, mask_pooling, masked_attention
 
 
 def by_hand(query, key, value, mask_logits, heads):
@@ -61,3 +62,33 @@ def test_unmasked_attention_equals_torch():
         theirs.out_proj.load_state_dict(ours.output_projection.state_dict())
     query, memory = torch.randn(2, 3, 16).double(), torch.randn(2, 7, 16).double()
     torch.testing.assert_close(ours(query, memory, memory), theirs(query, memory, memory)[0])
+
+
+def test_mask_pooling_is_the_mean_inside_the_mask():
+    _, _, value, mask_logits = example()
+    expected = np.zeros((2, 5, 12))
+    for n, q in np.ndindex(2, 5):
+        inside = mask_logits[n, q] >= 0
+        expected[n, q] = value[n, inside].mean(0) if inside.any() else value[n].mean(0)
+    got = mask_pooling(torch.from_numpy(value), torch.from_numpy(mask_logits))
+    np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
+    everything = mask_pooling(torch.from_numpy(value), None)
+    np.testing.assert_allclose(everything.numpy(), value.mean(1, keepdims=True), atol=1e-12)
+
+
+def test_mask_pooling_is_masked_attention_to_equal_keys():
+    query, _, value, mask_logits = (torch.from_numpy(a) for a in example(3))
+    attended = masked_attention(query, torch.ones_like(value), value, mask_logits, 3)
+    torch.testing.assert_close(mask_pooling(value, mask_logits), attended)
+
+
+def test_no_gradient_through_the_pooled_mask():
+    _, _, value, mask_logits = (torch.from_numpy(a).requires_grad_() for a in example(2))
+    mask_pooling(value, mask_logits).sum().backward()
+    assert mask_logits.grad is None
+    assert value.grad.abs().sum() > 0
+
+
+def test_mask_pooling_in_half_precision_counts_beyond_what_float16_holds():
+    value, mask_logits = torch.full((1, 70_000, 1), 2.0).half(), torch.ones(1, 1, 70_000).half()
+    assert mask_pooling(value, mask_logits).item() == pytest.approx(2.0, rel=1e-2)

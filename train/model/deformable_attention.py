@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2edge.train.model.float32_islands import at_least_float32
 from mask2edge.train.model.native_sampling import applies, native_deformable_attention
 
 
@@ -90,11 +91,13 @@ class MultiscaleDeformableAttention(nn.Module):
         self, query: Tensor, reference_points: Tensor, source: Tensor, spatial_shapes: Sequence[tuple[int, int]]
     ) -> Tensor:
         """query [N, Lq, C] (positions added), reference_points [1 or N, Lq, 2], source [N, S, C] -> [N, Lq, C]."""
+        value = self.value_projection(source)  # [N, S, C]
         tensors = (
-            self.value_projection(source),  # [N, S, C]
-            self.sampling_offsets(query),  # [N, Lq, M*L*P*2]
-            self.attention_weights(query),  # [N, Lq, M*L*P]
+            at_least_float32(value),
+            at_least_float32(self.sampling_offsets(query)),  # [N, Lq, M*L*P*2]
+            at_least_float32(self.attention_weights(query)),  # [N, Lq, M*L*P]
             reference_points,
         )
         sample = native_deformable_attention if applies(*tensors) else multiscale_deformable_attention
-        return self.output_projection(sample(*tensors, spatial_shapes, self.num_heads, self.num_points))
+        output = sample(*tensors, spatial_shapes, self.num_heads, self.num_points)  # [N, Lq, C]
+        return self.output_projection(output.to(value.dtype))

@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from mask2edge.train.config import ModelConfig
 from mask2edge.train.model.backbones import build_backbone
+from mask2edge.train.model.feature_pyramid import BidirectionalPyramid, FeaturePyramid
 from mask2edge.train.model.mask_decoder import MaskDecoder
 from mask2edge.train.model.pixel_decoder import PixelDecoder
 
+AnyPixelDecoder = PixelDecoder | FeaturePyramid | BidirectionalPyramid
+
 
 class Mask2Former(nn.Module):
-    def __init__(self, backbone: nn.Module, pixel_decoder: PixelDecoder, mask_decoder: MaskDecoder) -> None:
+    def __init__(self, backbone: nn.Module, pixel_decoder: AnyPixelDecoder, mask_decoder: MaskDecoder) -> None:
         super().__init__()
         self.backbone = backbone
         self.pixel_decoder = pixel_decoder
@@ -30,7 +33,7 @@ class Mask2Former(nn.Module):
         """pixels [N, 3, H, W], H and W multiples of 32.
 
         Returns class_logits [N, Q, K+1], mask_logits [N, Q, H/4, W/4] and `auxiliary`: the same pair for the learned
-        queries and after every layer but the last, in that order.
+        queries (where they are supervised) and after every layer but the last, in that order.
         """
         height, width = pixels.shape[2:]
         if height % 32 or width % 32:
@@ -48,14 +51,7 @@ def build_model(config: ModelConfig) -> Mask2Former:
     backbone = build_backbone(config.backbone)
     return Mask2Former(
         backbone,
-        PixelDecoder(
-            backbone.channels,
-            config.hidden_dim,
-            config.encoder_ffn,
-            config.encoder_layers,
-            config.num_heads,
-            config.num_points,
-        ),
+        build_pixel_decoder(config, backbone.channels),
         MaskDecoder(
             config.num_classes,
             config.num_queries,
@@ -63,5 +59,20 @@ def build_model(config: ModelConfig) -> Mask2Former:
             config.decoder_ffn,
             config.decoder_layers,
             config.num_heads,
+            config.cross_attention,
+            config.decoder_features,
+            config.query_features,
+            config.attention_order == "self-first",
+            config.decoder_dropout,
         ),
+    )
+
+
+def build_pixel_decoder(config: ModelConfig, channels: tuple[int, int, int, int]) -> AnyPixelDecoder:
+    if config.pixel_decoder == "fpn":
+        return FeaturePyramid(channels, config.hidden_dim)
+    if config.pixel_decoder == "bifpn":
+        return BidirectionalPyramid(channels, config.hidden_dim, config.encoder_layers)
+    return PixelDecoder(
+        channels, config.hidden_dim, config.encoder_ffn, config.encoder_layers, config.num_heads, config.num_points
     )

@@ -2,7 +2,8 @@
 
     predictions = MaskDecoder(num_classes=133)(levels, mask_features)
 
-Mask2Former, sec. 3.2; mask2former_transformer_decoder.py of the reference.
+Mask2Former, sec. 3.2; mask2former_transformer_decoder.py of the reference. The switches are the ablations of the
+paper's tables 4b to 4d and Xb.
 """
 
 from __future__ import annotations
@@ -13,41 +14,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mask2edge.train.model.masked_attention import Attention
+from mask2edge.train.model.decoder_layer import DecoderLayer
+from mask2edge.train.model.float32_islands import mask_logits
 from mask2edge.train.model.pixel_decoder import NUM_LEVELS
 from mask2edge.train.model.position import sine_position
 
+SINGLE_LEVEL = {"stride-32": 0, "stride-16": 1, "stride-8": 2}
 
-class DecoderLayer(nn.Module):
-    """Masked cross-attention, self-attention and a feed-forward network, each with a residual and then a norm."""
 
-    def __init__(self, dim: int, ffn_dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.cross_attention = Attention(dim, num_heads)
-        self.cross_norm = nn.LayerNorm(dim)
-        self.self_attention = Attention(dim, num_heads)
-        self.self_norm = nn.LayerNorm(dim)
-        self.linear1 = nn.Linear(dim, ffn_dim)
-        self.linear2 = nn.Linear(ffn_dim, dim)
-        self.ffn_norm = nn.LayerNorm(dim)
-        for linear in (self.linear1, self.linear2):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
-
-    def forward(
-        self, queries: Tensor, query_positions: Tensor, memory: Tensor, memory_position: Tensor, mask_logits: Tensor
-    ) -> Tensor:
-        """queries [N, Q, C], query_positions [Q, C], memory [N, S, C] (level embedding added),
-        memory_position [1, S, C], mask_logits [N, Q, S] at the memory's size -> [N, Q, C]."""
-        cross = self.cross_attention(queries + query_positions, memory + memory_position, memory, mask_logits)
-        queries = self.cross_norm(queries + cross)
-        positioned = queries + query_positions
-        queries = self.self_norm(queries + self.self_attention(positioned, positioned, queries))
-        return self.ffn_norm(queries + self.linear2(F.relu(self.linear1(queries))))
+def levels_of_layers(features: str, num_layers: int) -> list[tuple[int, ...]]:
+    """The levels (0, 1, 2: strides 32, 16, 8) that each layer reads, for one of config.DECODER_FEATURES."""
+    if features == "round-robin":
+        return [(layer % NUM_LEVELS,) for layer in range(num_layers)]
+    if features == "concatenated":
+        return [tuple(range(NUM_LEVELS))] * num_layers
+    return [(SINGLE_LEVEL[features],)] * num_layers
 
 
 class MaskDecoder(nn.Module):
-    """Layers go round-robin over strides 32, 16, 8."""
+    """`cross_attention`, `features`, `query_features`: one of config.CROSS_ATTENTIONS, DECODER_FEATURES and
+    QUERY_FEATURES; `self_first` and `dropout` as in DecoderLayer.
+
+    Zero queries are DETR's: only their positions are learned. Before the first layer all of them would predict the same
+    mask, so they predict nothing, and the first layer reads the whole image. Unsupervised queries predict the first
+    layer's mask, but that prediction is not returned, so no loss sees it.
+    """
 
     def __init__(
         self,
@@ -57,12 +48,24 @@ class MaskDecoder(nn.Module):
         ffn_dim: int = 2048,
         num_layers: int = 9,
         num_heads: int = 8,
+        cross_attention: str = "masked",
+        features: str = "round-robin",
+        query_features: str = "supervised",
+        self_first: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.query_features = nn.Parameter(torch.randn(num_queries, hidden_dim))
+        self.masked = cross_attention != "plain"
+        self.supervised = query_features == "supervised"
+        self.schedule = levels_of_layers(features, num_layers)
+        self.levels_read = sorted({level for levels in self.schedule for level in levels})
+        self.query_features = None if query_features == "zero" else nn.Parameter(torch.randn(num_queries, hidden_dim))
         self.query_positions = nn.Parameter(torch.randn(num_queries, hidden_dim))
         self.level_embed = nn.Parameter(torch.randn(NUM_LEVELS, hidden_dim))
-        self.layers = nn.ModuleList(DecoderLayer(hidden_dim, ffn_dim, num_heads) for _ in range(num_layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(hidden_dim, ffn_dim, num_heads, cross_attention == "mask-pooling", self_first, dropout)
+            for _ in range(num_layers)
+        )
         self.norm = nn.LayerNorm(hidden_dim)
         self.class_head = nn.Linear(hidden_dim, num_classes + 1)  # the last class is "no object"
         self.mask_head = nn.ModuleList(nn.Linear(hidden_dim, hidden_dim) for _ in range(3))
@@ -70,24 +73,36 @@ class MaskDecoder(nn.Module):
     def forward(self, levels: Sequence[Tensor], mask_features: Tensor) -> list[dict[str, Tensor]]:
         """levels: strides 32, 16, 8, each [N, C, h, w]; mask_features [N, C, H/4, W/4].
 
-        Returns one prediction for the learned queries and one per layer, the last being the result, each
-        {"class_logits": [N, Q, K+1], "mask_logits": [N, Q, H/4, W/4]}.
+        Returns one prediction for the learned queries (where they are supervised) and one per layer, the last being
+        the result, each {"class_logits": [N, Q, K+1], "mask_logits": [N, Q, H/4, W/4]}.
         """
-        memory = [self.memory(level, x) for level, x in enumerate(levels)]
-        positions = [
-            sine_position(x.shape[2], x.shape[3], x.shape[1], x.device, x.dtype).flatten(2).transpose(1, 2)
-            for x in levels
-        ]  # each [1, S, C]
-        queries = self.query_features.expand(mask_features.shape[0], -1, -1)  # [N, Q, C]
-        predictions = [self.predict(queries, mask_features)]
-        for index, layer in enumerate(self.layers):
-            level = index % NUM_LEVELS
-            attention_logits = F.interpolate(
-                predictions[-1]["mask_logits"].detach(), levels[level].shape[2:], mode="bilinear", align_corners=False
-            ).flatten(2)  # [N, Q, S]
-            queries = layer(queries, self.query_positions, memory[level], positions[level], attention_logits)
-            predictions.append(self.predict(queries, mask_features))
+        memory = {level: self.memory(level, levels[level]) for level in self.levels_read}
+        positions = {
+            level: sine_position(x.shape[2], x.shape[3], x.shape[1], x.device, x.dtype).flatten(2).transpose(1, 2)
+            for level, x in enumerate(levels)
+            if level in self.levels_read
+        }  # each [1, S, C]
+        queries = self.initial_queries().expand(mask_features.shape[0], -1, -1)  # [N, Q, C]
+        prediction = None if self.query_features is None else self.predict(queries, mask_features)
+        predictions = [prediction] if prediction is not None and self.supervised else []
+        for layer, read in zip(self.layers, self.schedule, strict=True):
+            mask_logits = None
+            if self.masked and prediction is not None:
+                mask_logits = attention_logits(prediction["mask_logits"], [levels[level] for level in read])
+            queries = layer(
+                queries,
+                self.query_positions,
+                joined([memory[level] for level in read]),
+                joined([positions[level] for level in read]),
+                mask_logits,
+            )
+            prediction = self.predict(queries, mask_features)
+            predictions.append(prediction)
         return predictions
+
+    def initial_queries(self) -> Tensor:
+        """[Q, C]"""
+        return torch.zeros_like(self.query_positions) if self.query_features is None else self.query_features
 
     def memory(self, level: int, features: Tensor) -> Tensor:
         """Tokens of one map with its level embedding: [N, C, h, w] -> [N, h*w, C]."""
@@ -103,5 +118,17 @@ class MaskDecoder(nn.Module):
         class_logits, mask_embed = self.heads(queries)
         return {
             "class_logits": class_logits,
-            "mask_logits": torch.einsum("nqc,nchw->nqhw", mask_embed, mask_features),
+            "mask_logits": mask_logits(mask_embed, mask_features),
         }
+
+
+def attention_logits(logits: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """Mask logits [N, Q, H/4, W/4] at the sizes of the maps [N, C, h, w] that are read together: [N, Q, sum of h*w]."""
+    return joined(
+        [F.interpolate(logits.detach(), x.shape[2:], mode="bilinear", align_corners=False).flatten(2) for x in maps],
+        dim=2,
+    )
+
+
+def joined(parts: Sequence[Tensor], dim: int = 1) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mask2edge.train.model.deformable_attention import MultiscaleDeformableAttention
+from mask2edge.train.model.float32_islands import wide_dtype
 from mask2edge.train.model.position import sine_position
 
 GROUPS = 32
@@ -83,9 +84,7 @@ class PixelDecoder(nn.Module):
         )
         self.lateral = ConvNorm(channels[0], hidden_dim, 1)
         self.output = ConvNorm(hidden_dim, hidden_dim, 3)
-        self.mask_features = nn.Conv2d(hidden_dim, hidden_dim, 1)
-        nn.init.kaiming_uniform_(self.mask_features.weight, a=1)
-        nn.init.zeros_(self.mask_features.bias)
+        self.mask_features = mask_feature_layer(hidden_dim)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """features: res2 … res5, [N, c, H/4, W/4] … [N, c, H/32, W/32].
@@ -117,12 +116,22 @@ class PixelDecoder(nn.Module):
         return torch.cat(parts, 1)
 
 
+def mask_feature_layer(dim: int) -> nn.Conv2d:
+    """The last layer of every pixel decoder: [N, C, H/4, W/4] -> mask features of that shape."""
+    convolution = nn.Conv2d(dim, dim, 1)
+    nn.init.kaiming_uniform_(convolution.weight, a=1)
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
+    return convolution
+
+
 def pixel_centres(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
     """(x, y) in [0, 1] of every pixel of every level, row by row: [1, S, 2]. They serve all levels alike."""
     parts = []
+    dtype = wide_dtype(like.dtype)
     for height, width in shapes:
-        y = (torch.arange(height, device=like.device).to(like.dtype) + 0.5) / height  # [H]
-        x = (torch.arange(width, device=like.device).to(like.dtype) + 0.5) / width  # [W]
+        y = (torch.arange(height, device=like.device).to(dtype) + 0.5) / height  # [H]
+        x = (torch.arange(width, device=like.device).to(dtype) + 0.5) / width  # [W]
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")  # [H, W]
         parts.append(torch.stack([grid_x.flatten(), grid_y.flatten()], -1))  # [H*W, 2]
     return torch.cat(parts)[None]

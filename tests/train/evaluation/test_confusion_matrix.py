@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mask2edge.benchmarks.semantic_metrics import ConfusionMatrix
 from mask2edge.runtime.command_line import InputError
+from mask2edge.train.evaluation.confusion_matrix import ConfusionMatrix
 
 CLASSES = 4
 IGNORE = 255
