@@ -199,7 +199,7 @@ def test_panoptic_data_train_every_task(root: Path, tmp_path: Path) -> None:
         ('["instance"]', ["car", "dog"], "image"),
         ('["semantic"]', ["car", "dog", "grass"], "padded"),
     ):
-        out = tmp_path / str(len(tasks))
+        out = tmp_path / f"{len(classes)}-{order}"
         more = (
             f"tasks={tasks}",
             f"model.num_classes={len(classes)}",
