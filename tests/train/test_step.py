@@ -67,6 +67,8 @@ def take(training: SemanticFolder) -> Take:
 def test_accumulation_changes_nothing(take: Take, accumulate: int) -> None:
     whole, parts = take()[0], take(accumulate=accumulate)[0]
     for row, row_in_parts in zip(whole, parts, strict=True):
+        # AdamW makes whole steps of near-zero gradients, rounded or not: those of later steps differ by more
+        assert row_in_parts.pop("gradient_norm") == pytest.approx(row.pop("gradient_norm"), rel=1e-3)
         assert row_in_parts == pytest.approx(row, rel=1e-5)
     assert_same_gradients(take(1)[1], take(1, accumulate=accumulate)[1])
 
@@ -101,9 +103,9 @@ def sample_labels(training: SemanticFolder, number: int) -> torch.Tensor:
 def test_half_precision_stays_near_float32(take: Take, precision: str, tolerance: float) -> None:
     exact, state = take(7, learning_rate=1e-12)  # fp16 overflows at first, until its scale fits
     rounded, half = take(7, learning_rate=1e-12, precision=precision)
-    for row, twin in zip(exact, rounded, strict=True):
-        for name in ("loss", "loss_class", "loss_mask", "loss_dice"):
-            assert twin[name] == pytest.approx(row[name], rel=tolerance), name
+    for name in ("loss", "loss_class", "loss_mask", "loss_dice"):  # means: in single steps an assignment differs
+        one, other = (sum(row[name] for row in rows) for rows in (exact, rounded))
+        assert other == pytest.approx(one, rel=tolerance), name
     assert all(parameter.dtype == torch.float32 for parameter in half.model.parameters())
     # of the last step, where no assignment differs: in others of these steps one does, and its gradients with it
     one, other = (
@@ -126,15 +128,18 @@ def test_islands_stay_in_float32() -> None:
     """What half precision would break: sampling places, positions and mask logits; the rest is not float32."""
     model, dtypes = tiny_model(seed=0), {}
     layer = model.pixel_decoder.layers[0]
-    sampling = deformable_attention.multiscale_deformable_attention
 
-    def note(value: torch.Tensor, offsets: torch.Tensor, logits: torch.Tensor, places: torch.Tensor, *rest: Any) -> Any:
-        dtypes["sampling"] = {value.dtype, offsets.dtype, logits.dtype, places.dtype}
-        return sampling(value, offsets, logits, places, *rest)
+    def noting(sampling: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def note(*arguments: Any) -> torch.Tensor:
+            dtypes["sampling"] = {tensor.dtype for tensor in arguments[:4]}  # value, offsets, logits, reference points
+            return sampling(*arguments)
+
+        return note
 
     layer.linear1.register_forward_hook(lambda module, inputs, output: dtypes.update(linear={output.dtype}))
     with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
-        patch.setattr(deformable_attention, "multiscale_deformable_attention", note)
+        for name in ("multiscale_deformable_attention", "native_deformable_attention"):
+            patch.setattr(deformable_attention, name, noting(getattr(deformable_attention, name)))
         outputs = model(torch.randn(1, 3, 64, 64))
     assert dtypes == {"sampling": {torch.float32}, "linear": {torch.bfloat16}}
     assert outputs["mask_logits"].dtype == torch.float32
