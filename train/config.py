@@ -106,7 +106,7 @@ class LossConfig:
     oversample_ratio: float = 3.0
     importance_sample_ratio: float = 0.75
     matching_on: str = "points"  # or "masks": all pixels, at the mask logits' resolution
-    loss_on: str = "points"  # or "masks": all pixels of the crop; three times the memory
+    loss_on: str = "points"  # or "masks": all pixels of the crop; nine times the loss's memory at 1024 squared
 
     def __post_init__(self) -> None:
         for name in ("num_points", "oversample_ratio"):
