@@ -26,7 +26,7 @@ from mask2edge.benchmarks import machine
 from mask2edge.benchmarks.peak_memory import peak_of_this_process_mb
 from mask2edge.benchmarks.results_table import append_row
 from mask2edge.benchmarks.timing import interleave, summarize
-from mask2edge.runtime.command_line import InputError, command, positive_number, say
+from mask2edge.runtime.command_line import InputError, command, positive_number
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "training_cost.csv"
@@ -39,9 +39,12 @@ CASE_NAMES = ("r50", "swin-t", "r50-small")
 QUERIES, CLASSES, PREDICTIONS = 100, 133, 10  # of the loss alone: the paper's
 STRIDE = 4  # of mask logits
 STEPS_OF_PEAK = 3
+COARSEST = 32  # the stride that a crop is a multiple of
+OF_A_STEP = {"case": "r50-small", "steps": 9}  # the defaults of either mode's flags
+OF_THE_LOSS = {"crop": [1024, 1024], "targets": 30, "points": 12544}
 
 
-def step_cost(name: str, threads: int, steps: int) -> dict[str, Any]:
+def step_cost(case: str, steps: int, threads: int) -> dict[str, Any]:
     """Times in one process, in turns; then each side's peak memory. Raises InputError without transformers."""
     if importlib.util.find_spec("transformers") is None:
         raise InputError("transformers is not installed; pip install 'mask2edge[bench]'")
@@ -50,13 +53,13 @@ def step_cost(name: str, threads: int, steps: int) -> dict[str, Any]:
     from mask2edge.benchmarks.training_contenders import CASES, CONTENDERS
 
     torch.set_num_threads(threads)
-    case = CASES[name]
-    times = interleave({side: timed(make(case)) for side, make in CONTENDERS.items()}, runs=steps, warmup=1)
+    network = CASES[case]
+    times = interleave({side: timed(make(network)) for side, make in CONTENDERS.items()}, runs=steps, warmup=1)
     ours, theirs = (summarize([each["step"] for each in times[side]])["p50"] / 1000 for side in CONTENDERS)
-    peak, reference_peak = (in_fresh_process("step", name, side, threads) for side in CONTENDERS)
+    peak, reference_peak = (in_fresh_process("step", case, side, threads) for side in CONTENDERS)
     return {
-        "what": "step", "case": name, "batch": case.batch, "crop": f"{case.crop[0]}x{case.crop[1]}",
-        "targets": case.targets, "points": case.points, "contender": "ours", "reference": "huggingface",
+        "what": "step", "case": case, "batch": network.batch, "crop": f"{network.crop[0]}x{network.crop[1]}",
+        "targets": network.targets, "points": network.points, "contender": "ours", "reference": "huggingface",
         "steps": steps, "seconds_p50": round(ours, 4), "reference_seconds_p50": round(theirs, 4),
         "ratio": round(ours / theirs, 3), "peak_mb": round(peak), "reference_peak_mb": round(reference_peak),
         "memory_ratio": round(peak / reference_peak, 3),
@@ -72,8 +75,8 @@ def timed(step: Callable[[], float]) -> Callable[[], dict[str, float]]:
     return run
 
 
-def loss_cost(crop: tuple[int, int], targets: int, points: int, threads: int) -> dict[str, Any]:
-    """Peak memory and time of the loss alone, on points and on masks, each in a fresh process."""
+def loss_cost(crop: Sequence[int], targets: int, points: int, threads: int) -> dict[str, Any]:
+    """Peak memory of the loss alone, on points and on masks, each in a fresh process."""
     sizes = (str(crop[0]), str(crop[1]), str(targets), str(points))
     peak, masks_peak = (in_fresh_process("loss", place, *sizes, threads) for place in ("points", "masks"))
     return {
@@ -137,20 +140,38 @@ def measure_loss(place: str, height: str, width: str, targets: str, points: str,
 MEASURES = {"step": measure_step, "loss": measure_loss}
 
 
+def settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those of the mode, by the names of `step_cost` or `loss_cost`.
+
+    Raises InputError for one of the other mode, or a crop that is no multiple of 32.
+    """
+    mine, others = (OF_THE_LOSS, OF_A_STEP) if arguments.loss else (OF_A_STEP, OF_THE_LOSS)
+    if ignored := [name for name in others if getattr(arguments, name) is not None]:
+        raise InputError(
+            f"--{ignored[0]}: expected it {'without' if arguments.loss else 'with'} --loss, "
+            f"got it {'with' if arguments.loss else 'without'}"
+        )
+    chosen = {name: default if getattr(arguments, name) is None else getattr(arguments, name)
+              for name, default in mine.items()}  # fmt: skip
+    if arguments.loss and any(edge % COARSEST for edge in chosen["crop"]):
+        raise InputError(f"--crop: expected multiples of {COARSEST}, got {chosen['crop'][0]} {chosen['crop'][1]}")
+    return chosen | {"threads": arguments.threads}
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description="Seconds and memory of a training step against Hugging Face's; memory of the loss.",
         epilog="example: python benchmarks/training_cost.py --case r50-small --threads 2 --save",
     )
-    parser.add_argument("--case", choices=CASE_NAMES, default="r50-small", help="network and batch (default r50-small)")
-    parser.add_argument("--steps", type=positive_number, default=9, help="timed steps a side (default 9)")
+    parser.add_argument("--case", choices=CASE_NAMES, help="network and batch (default r50-small)")
+    parser.add_argument("--steps", type=positive_number, help="timed steps a side (default 9)")
     parser.add_argument("--threads", type=positive_number, default=2, help="default 2")
     parser.add_argument("--loss", action="store_true", help="the loss alone: points against full masks")
-    parser.add_argument("--crop", type=positive_number, nargs=2, default=(1024, 1024), metavar=("H", "W"),
+    parser.add_argument("--crop", type=positive_number, nargs=2, metavar=("H", "W"),
                         help="of the loss alone (default 1024 1024)")  # fmt: skip
-    parser.add_argument("--targets", type=positive_number, default=30, help="of the loss alone (default 30)")
-    parser.add_argument("--points", type=positive_number, default=12544, help="of the loss alone (default 12544)")
+    parser.add_argument("--targets", type=positive_number, help="of the loss alone (default 30)")
+    parser.add_argument("--points", type=positive_number, help="of the loss alone (default 12544)")
     parser.add_argument("--save", action="store_true", help=f"append the row to benchmarks/results/{RESULTS.name}")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)  # in the fresh process
@@ -159,10 +180,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         what, *rest = arguments.measure
         print(f"{MEASURES[what](*rest):.1f}")
         return 0
-    if arguments.loss:
-        row = loss_cost(tuple(arguments.crop), arguments.targets, arguments.points, arguments.threads)
-    else:
-        row = step_cost(arguments.case, arguments.threads, arguments.steps)
+    chosen = settings(arguments)
+    row = loss_cost(**chosen) if arguments.loss else step_cost(**chosen)
     described = machine.describe()
     row = {
         "date": machine.today(), "commit": machine.commit(), "machine": described["machine"],
@@ -176,11 +195,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(row))
         return 0
     if "ratio" in row:
-        say(
+        print(
             f"{row['case']}: {row['seconds_p50']:.3f} s a step, Hugging Face {row['reference_seconds_p50']:.3f} s "
             f"(ratio {row['ratio']:.2f})"
         )
-    say(
+    print(
         f"peak memory: {row['contender']} {row['peak_mb']} MB, {row['reference']} {row['reference_peak_mb']} MB "
         f"(ratio {row['memory_ratio']:.2f})"
     )

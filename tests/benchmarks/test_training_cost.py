@@ -75,9 +75,29 @@ def test_the_loss_on_points_takes_less_memory_than_on_masks(monkeypatch, tmp_pat
     assert training_cost.main([*arguments, "--save"]) == 0
     (saved,) = csv.DictReader((tmp_path / "training_cost.csv").read_text().splitlines())
     assert float(saved["memory_ratio"]) < 1 / 3
-    assert "peak memory: points" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert captured.out.startswith("peak memory: points")
+    assert captured.err == ""
 
 
-def test_a_process_that_fails_is_one_line(capsys):
-    assert training_cost.main(["--loss", "--crop", "3", "3"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+def test_a_process_that_fails_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(training_cost.sys, "executable", "/bin/false")
+    assert training_cost.main(["--loss", "--crop", "32", "32"]) == 2
+    assert capsys.readouterr().err.endswith("its process ended: exit code 1\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--loss", "--steps", "2"], "--steps: expected it without --loss, got it with"),
+        (["--loss", "--case", "r50"], "--case: expected it without --loss, got it with"),
+        (["--crop", "64", "64"], "--crop: expected it with --loss, got it without"),
+        (["--points", "9"], "--points: expected it with --loss, got it without"),
+        (["--loss", "--crop", "64", "50"], "--crop: expected multiples of 32, got 64 50"),
+    ],
+)
+def test_bad_input(arguments, message, capsys):
+    assert training_cost.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err == f"error: {message}\n"
+    assert captured.out == ""
