@@ -5,7 +5,7 @@
 
 Every run is `train/train.py` in a process of its own, and a row of benchmarks/results/ablations.csv once it has ended,
 with the figures of the validation after its last step. Stop at any time: the same command goes on where it was, in the
-middle of a run too. Runs that were recorded are not repeated.
+middle of a run too. Runs that were recorded under the same settings, the configuration file's too, are not repeated.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from mask2edge.train.train import parse_overrides
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "ablations.csv"
-IDENTITY = ("config", "data", "common", "steps", "seed", "row", "settings")
+IDENTITY = ("config", "data", "common", "steps", "seed", "row", "settings", "digest")
 FIGURES = (*METRICS, "AP50", "PQ_things")
 COLUMNS = ("date", "commit", "cpu", "versions", *IDENTITY, "seconds_per_step", *FIGURES)
 STOPPED = (-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -51,7 +51,10 @@ class Budget:
     common: tuple[str, ...] = ()
 
     def identity(self, row: Row, seed: int) -> dict[str, str]:
-        """What makes two runs the same one, as the CSV has it."""
+        """What makes two runs the same one, as the CSV has it; digest: of all settings, the file's too.
+
+        Raises InputError where train.py would.
+        """
         return {
             "config": Path(self.config).stem,
             "data": self.data.resolve().name,
@@ -59,44 +62,49 @@ class Budget:
             "steps": str(self.steps),
             "seed": str(seed),
             "row": row.name,
-            "settings": " ".join(self.settings(row)),
+            "settings": " ".join(self._settings_of(row)),
+            "digest": load_config(self.config, parse_overrides(self.settings(row, seed))).digest()[:12],
         }
 
-    def settings(self, row: Row) -> tuple[str, ...]:
-        """Of the row, beyond the common ones. Raises InputError where train.py would."""
+    def settings(self, row: Row, seed: int) -> tuple[str, ...]:
+        """Of a run, beyond the file's."""
+        every = f"train.validate_every={self.steps}"  # once, at the end: a best of several would favour lucky rows
+        return (*self.common, *self._settings_of(row), f"train.steps={self.steps}", f"train.seed={seed}", every)
+
+    def _settings_of(self, row: Row) -> tuple[str, ...]:
         base = load_config(self.config, parse_overrides(self.common))
-        settings = row.settings_for(base.model.num_queries)
-        load_config(self.config, parse_overrides([*self.common, *settings]))
-        return settings
+        return row.settings_for(base.model.num_queries)
 
     def command(self, row: Row, seed: int, folder: Path) -> list[str]:
-        every = f"train.validate_every={self.steps}"  # once, at the end: a best of several would favour lucky rows
         return [
             sys.executable, str(ROOT / "train" / "train.py"), "--config", self.config, "--data", str(self.data),
-            "--out", str(folder), "--set", *self.common, *self.settings(row), f"train.steps={self.steps}",
-            f"train.seed={seed}", every, *(["--resume"] if (folder / STATE_FILE).is_file() else []),
+            "--out", str(folder), "--set", *self.settings(row, seed),
+            *(["--resume"] if (folder / STATE_FILE).is_file() else []),
         ]  # fmt: skip
 
 
 def run(budget: Budget, rows: Sequence[Row], seeds: Sequence[int], out: Path, results: Path) -> list[str]:
     """Trains what is not recorded yet, all rows of a seed before the next seed; the runs that failed, by name.
 
-    Raises KeyboardInterrupt where a run was stopped: it has saved its state, and the next call goes on with it.
+    A run that has ended and is not in `results` (another file, or a stop in between) is recorded without training.
+    Raises KeyboardInterrupt where a run was stopped: it has saved its state, and the next call goes on with it;
+    InputError where `results` is another table.
     """
     identities = {(row.name, seed): budget.identity(row, seed) for seed in seeds for row in rows}
-    recorded = [{key: row[key] for key in IDENTITY} for row in read_rows(results)]
+    recorded = [{key: row[key] for key in IDENTITY} for row in read_rows(results, COLUMNS)]
     failed = []
     for number, ((name, seed), identity) in enumerate(identities.items(), start=1):
         if identity in recorded:
             continue
         folder = out / folder_name(identity)
-        say(f"run {number} of {len(identities)}: {name}, seed {seed}, in {folder}")
-        code = train(budget.command(ROWS[name], seed, folder))
-        if code in STOPPED:
-            raise KeyboardInterrupt
-        if code != 0:
-            failed.append(f"{name} seed {seed}")
-            continue
+        if not has_ended(folder / METRICS_FILE, budget.steps):
+            say(f"run {number} of {len(identities)}: {name}, seed {seed}, in {folder}")
+            code = train(budget.command(ROWS[name], seed, folder))
+            if code in STOPPED:
+                raise KeyboardInterrupt
+            if code != 0:
+                failed.append(f"{name} seed {seed}")
+                continue
         append_row(results, COLUMNS, describe() | identity | figures(folder / METRICS_FILE))
         for file in (STATE_FILE, LAST_FILE):  # of use to nobody once the run has ended: best.safetensors is the last
             (folder / file).unlink(missing_ok=True)
@@ -126,6 +134,11 @@ def train(arguments: Sequence[str]) -> int:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def has_ended(metrics: Path, steps: int) -> bool:
+    """Whether a run's metrics.jsonl has the validation after its last step."""
+    return any(row["kind"] == "validation" and row["step"] == steps for row in read_metrics(metrics))
 
 
 def figures(metrics: Path) -> dict[str, Any]:
@@ -181,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     budget = Budget(arguments.config, arguments.data, arguments.steps, tuple(arguments.set))
     failed = [] if arguments.table else run(budget, rows, seeds, arguments.out, arguments.results)
     wanted = [budget.identity(row, seed) for row in rows for seed in seeds]
-    recorded = [row for row in read_rows(arguments.results) if {key: row[key] for key in IDENTITY} in wanted]
+    recorded = [row for row in read_rows(arguments.results, COLUMNS) if {key: row[key] for key in IDENTITY} in wanted]
     table = differences(recorded, [row.name for row in rows])
     if arguments.json:
         print(json.dumps({"config": arguments.config, "steps": arguments.steps, "rows": table, "failed": failed}))

@@ -17,23 +17,32 @@ from mask2edge.runtime.command_line import InputError
 def append_row(path: Path, columns: Sequence[str], row: dict[str, Any]) -> None:
     """Adds a row; a new file gets the columns first. Raises InputError where the file has other columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if text:
-        found = next(csv.reader(text.splitlines()))
-        if found != list(columns):
-            raise InputError(
-                f"{path}: expected the columns {', '.join(columns)}, got {', '.join(found)}; rename the file"
-            )
+    new = not _columns_of(path, columns)
     with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
-        if not text:
+        if new:
             writer.writeheader()
         writer.writerow(row)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Every row as text, by column; none where there is no file."""
-    if not path.is_file():
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """Every row as text, by column; none where there is no file. Raises InputError where the file has other columns
+    than `columns`.
+    """
+    if not _columns_of(path, columns):
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _columns_of(path: Path, expected: Sequence[str] | None) -> list[str]:
+    """Of the first line; none where there is no file, or an empty one."""
+    if not path.exists():
+        return []
+    if not path.is_file():
+        raise InputError(f"{path}: expected a CSV file, got something else of that name; choose another")
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        found = next(csv.reader(file), [])
+    if found and expected is not None and found != list(expected):
+        raise InputError(f"{path}: expected the columns {', '.join(expected)}, got {', '.join(found)}; rename the file")
+    return found

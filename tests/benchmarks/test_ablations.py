@@ -123,6 +123,66 @@ def test_the_same_row_under_other_settings_is_another_run(
     assert len(commands) == 3
 
 
+def test_a_configuration_that_was_edited_or_only_shares_its_name_is_another_run(
+    root: Path, tmp_path: Path, commands: list[list[str]]
+) -> None:
+    file = tmp_path / "mine" / "tiny.toml"
+    file.parent.mkdir()
+    for text in (TINY, TINY.replace("num_queries = 4", "num_queries = 5"), TINY):
+        file.write_text(text)
+        assert main([*words(root, tmp_path, "--rows", BASELINE), "--config", str(file)]) == 0
+    assert main(words(root, tmp_path, "--rows", BASELINE)) == 0  # the same settings in another folder: the same run
+    assert len(commands) == 2
+    assert len({row["digest"] for row in recorded(tmp_path)}) == 2
+    folders = [Path(command[command.index("--out") + 1]) for command in commands]
+    assert folders[0] != folders[1]
+
+
+def test_a_run_that_ended_without_a_row_is_recorded_and_not_trained_again(
+    root: Path, tmp_path: Path, commands: list[list[str]]
+) -> None:
+    assert main(words(root, tmp_path, "--rows", "fpn")) == 0
+    rows = recorded(tmp_path)
+    (tmp_path / "ablations.csv").unlink()
+    assert main(words(root, tmp_path, "--rows", "fpn")) == 0
+    assert recorded(tmp_path) == rows
+    assert len(commands) == len(rows) == 2
+
+
+def test_a_run_whose_last_validation_came_earlier_has_not_ended(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    assert not ablations.has_ended(metrics, 4)
+    metrics.write_text('{"kind": "validation", "step": 2}\n{"kind": "train", "step": 4}\n')
+    assert not ablations.has_ended(metrics, 4)
+    assert ablations.has_ended(metrics, 2)
+
+
+@pytest.mark.parametrize("more", [(), ("--table",)])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("other.csv", "expected the columns date, commit, cpu, versions, config,"),
+        ("folder", "expected a CSV file, got something else of that name"),
+    ],
+)
+def test_results_that_are_no_table_of_ablations_are_refused_before_anything_is_trained(
+    root: Path,
+    tmp_path: Path,
+    commands: list[list[str]],
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    message: str,
+    more: tuple[str, ...],
+) -> None:
+    (tmp_path / "other.csv").write_text("date,ratio\n2026-11-22,0.63\n")
+    (tmp_path / "folder").mkdir()
+    assert main([*words(root, tmp_path, *more), "--results", str(tmp_path / name)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {tmp_path / name}: {message}")
+    assert captured.err.count("\n") == 1
+    assert commands == []
+
+
 def test_a_failed_run_does_not_stop_the_others(
     root: Path, tmp_path: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +245,8 @@ def test_the_paper_s_differences() -> None:
         (-1.0, 0.1, 0.0, "–"),
         (-1.0, 0.1, None, "–"),
         (None, None, -1.0, "–"),
+        (0.0, None, -1.6, "–"),
+        (0.0, 0.0, -1.6, "–"),
     ],
 )
 def test_signs(difference: float | None, spread: float | None, paper: float | None, expected: str) -> None:
