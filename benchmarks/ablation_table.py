@@ -51,11 +51,11 @@ def _figures(runs: Sequence[Mapping[str, str]], name: str, metric: str) -> dict[
 
 
 def sign(difference: float | None, spread: float | None, paper: float | None) -> str:
-    """Whether a difference has the sign of the paper's; a difference no larger than its spread has none.
+    """Whether a difference has the sign of the paper's; one of 0, or no larger than its spread, has none.
 
     That of one seed, whose spread is not known, is marked so.
     """
-    if difference is None or not paper:
+    if not difference or not paper:
         return NO_SIGN
     if spread is not None and abs(difference) <= spread:
         return WITHIN
