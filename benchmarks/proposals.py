@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mask2edge.benchmarks.accuracy import open_data
 from mask2edge.benchmarks.average_recall import AverageRecall, Regions
 from mask2edge.benchmarks.progress import progress
 from mask2edge.benchmarks.proposal_pictures import picture
@@ -30,7 +31,7 @@ from mask2edge.runtime.preprocess import Prepared, preprocess
 from mask2edge.runtime.spec import ModelSpec, Profile
 from mask2edge.train.checkpoint import load_model
 from mask2edge.train.data.annotation import Dataset
-from mask2edge.train.data.formats import default_split, open_dataset
+from mask2edge.train.data.formats import FORMATS
 from mask2edge.train.model.mask2former import Mask2Former
 
 LEARNED = "learned queries"
@@ -68,13 +69,6 @@ def evaluate(
                 cv2.imwrite(str(temporary), picture(image[:, :, ::-1], masks, shown))
             drawn += 1
     return recall.metrics()
-
-
-def open_data(root: Path, split: str | None, spec: ModelSpec) -> Dataset:
-    """The named split, else val, else the only one. Raises InputError."""
-    names = tuple(label.name for label in spec.labels)
-    # Instance label images carry no names: theirs are one class of things, and perhaps a background.
-    return open_dataset(root, split or default_split(root), classes=names if len(names) <= 2 else ())
 
 
 def propose(model: Mask2Former, spec: ModelSpec, image: np.ndarray) -> Iterator[tuple[str, Regions]]:
@@ -125,6 +119,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="instance or panoptic data")
     parser.add_argument("--split", metavar="NAME", help="default: val, else the only one there is")
+    parser.add_argument("--format", choices=FORMATS, default="auto", help="default: recognised")
     parser.add_argument("--limit", type=positive_number, metavar="N", help="the first N images alone")
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"pictures of {PICTURES} images' proposals go there")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
@@ -134,10 +129,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
+    if arguments.out is not None and arguments.out.exists() and not arguments.out.is_dir():
+        raise InputError(f"--out: expected a folder, got the file {arguments.out}")
     model, checkpoint = load_model(arguments.checkpoint)
-    data = open_data(arguments.data, arguments.split, checkpoint.spec)
+    data = open_data(arguments.data, arguments.split, arguments.format, checkpoint.spec.labels)
     if checkpoint.model_config.query_features != "supervised":
-        say(f"{arguments.checkpoint}: its queries predict nothing before the first layer, so layer 1 comes first")
+        say(f"{arguments.checkpoint}: its queries learn no prediction before the first layer; layer 1 comes first")
     metrics = evaluate(model, checkpoint.spec, data, arguments.limit, arguments.out)
     result: dict[str, Any] = {
         "checkpoint": str(arguments.checkpoint),

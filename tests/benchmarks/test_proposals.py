@@ -1,6 +1,7 @@
 """Proposals of a network whose right answer is known, of a real one, and the command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mask2edge.benchmarks import proposals
 from mask2edge.benchmarks.proposal_pictures import best_proposals
 from mask2edge.benchmarks.proposals import LEARNED, PROPOSALS, evaluate, main, propose
 from mask2edge.runtime.command_line import InputError
@@ -158,11 +160,33 @@ def test_the_command(files, tmp_path, capsys):
     assert [line[:15].strip() for line in lines] == ["", LEARNED, "layer 1", "layer 2"]
 
 
+def test_label_images_take_the_model_s_names_where_it_has_one_thing(files, capsys, monkeypatch):
+    """As in accuracy.py: a model of two classes of things lends the objects no name."""
+    opened = []
+    monkeypatch.setattr(proposals, "evaluate", lambda model, spec, data, *more: opened.append(data.labels) or {})
+    assert main([str(files / "tiny.safetensors"), "--data", str(files / "data"), "--format", "instance-labels"]) == 0
+    things = replace(SPEC, labels=(LABELS[0], replace(LABELS[1], is_thing=True)))
+    other = files / "things.safetensors"
+    save_checkpoint(other, build_model(CONFIG).state_dict(), CONFIG, things)
+    assert main([str(other), "--data", str(files / "data")]) == 0
+    assert [[label.name for label in labels] for labels in opened] == [["cell", "ground"], ["object"]]
+
+
+def test_pictures_do_not_go_to_a_file(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(proposals, "evaluate", lambda *_: pytest.fail("images were measured first"))
+    (tmp_path / "taken").touch()
+    words = [str(files / "tiny.safetensors"), "--data", str(files / "data"), "--out", str(tmp_path / "taken")]
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"error: --out: expected a folder, got the file {tmp_path / 'taken'}\n"
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (("--data", "nowhere"), "--data: expected a folder, got 'nowhere'"),
+        (("--data", "nowhere", "--format", "semantic"), "--data: expected a folder, got 'nowhere'"),
         (("--split", "test"), "test"),
+        (("--format", "semantic"), "expected a split val, or one split alone; got none"),
     ],
 )
 def test_bad_input(files, capsys, more, message):

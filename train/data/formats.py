@@ -50,8 +50,7 @@ OPEN: dict[str, Callable[[Path, str, bool], Dataset]] = {  # but for instance-la
 
 def recognise(root: Path) -> str:
     """The format of a folder, or of a JSON file. Raises InputError where it has none of them."""
-    if not root.exists():
-        raise InputError(f"--data: expected a folder, got {str(root)!r}, which is not there")
+    _must_be_there(root)
     for name, splits_of in SPLITS.items():
         if splits_of(root):
             return name
@@ -67,7 +66,24 @@ def recognise(root: Path) -> str:
 
 def splits(root: Path, data_format: str = "auto") -> tuple[str, ...]:
     """The splits that the folder holds, by name. Raises InputError as `recognise`."""
+    _must_be_there(root)
     return SPLITS[recognise(root) if data_format == "auto" else data_format](root)
+
+
+def _must_be_there(root: Path) -> None:
+    if not root.exists():
+        raise InputError(f"--data: expected a folder, got {str(root)!r}, which is not there")
+
+
+def find_named_split(root: Path, split: str, data_format: str) -> str:
+    """The split as the folder spells it: val2017 for val. Raises InputError."""
+    held = splits(root, data_format)
+    found = find_split(held, split)
+    if found is None:
+        raise InputError(
+            f"{root}: expected a split {split} of the format {data_format}; found {', '.join(held) or 'none'}"
+        )
+    return found
 
 
 def default_split(root: Path, data_format: str = "auto") -> str:
@@ -89,10 +105,7 @@ def open_dataset(
     are left out, and `faults` of the data set says so.
     """
     kind = recognise(root) if data_format == "auto" else data_format
-    found = find_split(SPLITS[kind](root), split)
-    if found is None:
-        held = ", ".join(SPLITS[kind](root)) or "none"
-        raise InputError(f"{root}: expected a split {split} of the format {kind}; found {held}")
+    found = find_named_split(root, split, kind)
     if kind == "instance-labels":
         return InstanceLabels(root, found, classes, strict)
     return OPEN[kind](root, found, strict)
