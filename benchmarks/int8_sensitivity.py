@@ -14,11 +14,9 @@ import argparse
 import json
 import sys
 import tempfile
-import time
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -28,7 +26,7 @@ from mask2edge.benchmarks.accuracy import open_data
 from mask2edge.benchmarks.artifact import open_artifact
 from mask2edge.benchmarks.progress import progress
 from mask2edge.benchmarks.results_table import append_row
-from mask2edge.benchmarks.timing import interleave
+from mask2edge.benchmarks.timing import interleave, timed
 from mask2edge.export.calibration_options import IMAGES, METHODS, calibration_images
 from mask2edge.export.cpu_fusion import fuse_for_cpu
 from mask2edge.export.dataflow import Dataflow
@@ -39,7 +37,7 @@ from mask2edge.export.quantize import ONNXRUNTIME, Calibration, calibrated, quan
 from mask2edge.export.stage_comparison import noise
 from mask2edge.runtime.command_line import InputError, command
 from mask2edge.runtime.session_onnxruntime import MODEL_FILE, OnnxRuntimeSession
-from mask2edge.runtime.spec import EngineSpec
+from mask2edge.runtime.spec import EngineSpec, ModelSpec
 from mask2edge.train.data.annotation import semantic_map
 from mask2edge.train.evaluation.class_match import match_classes
 from mask2edge.train.evaluation.confusion_matrix import ConfusionMatrix
@@ -69,10 +67,11 @@ class Row:
 
 
 class Labels:
-    """The label maps of one model on some images of a data set."""
+    """The label maps of one model on some images of a data set. Raises InputError where its classes are others."""
 
-    def __init__(self, data: Path, count: int) -> None:
+    def __init__(self, model: ModelSpec, data: Path, count: int) -> None:
         self.data = open_data(data, None)
+        self._match = match_classes(model.labels, self.data, "semantic")
         step = max(1.0, len(self.data) / count)
         self.indices = [int(index * step) for index in range(min(count, len(self.data)))]
 
@@ -80,14 +79,14 @@ class Labels:
         file = folder / "labels.onnx"
         onnx.save(fuse_for_cpu(proto), file)
         with open_artifact(file, threads=threads) as segmenter:
-            match_classes(segmenter.spec.model.labels, self.data, "semantic")
             images = (np.ascontiguousarray(self.data.image(index)[:, :, ::-1]) for index in self.indices)
             return [segmenter(image, task="semantic").label_map for image in images]
 
     def miou(self, found: Sequence[np.ndarray]) -> float:
-        matrix = ConfusionMatrix(len(self.data.labels))
+        matrix = ConfusionMatrix(len(self._match.counted))
         for index, labels in zip(self.indices, found, strict=True):
-            matrix.add(semantic_map(self.data.annotation(index), NO_CLASS), labels, NO_CLASS)
+            annotation = self._match.translate(self.data.annotation(index))
+            matrix.add(semantic_map(annotation, NO_CLASS), labels, NO_CLASS)
         return matrix.metrics()["mIoU"]
 
 
@@ -98,42 +97,33 @@ def time_ratios(calibration: Calibration, choices: Sequence[Set[str]], threads: 
     """
     ratios = []
     with tempfile.TemporaryDirectory() as name:
-        full = timed(session(fuse_for_cpu(calibration.proto), Path(name), threads))
+        full = timed(network_run(fuse_for_cpu(calibration.proto), Path(name), threads))
         for groups in progress(choices, "timed"):
             proto = fuse_for_cpu(quantized(calibration, ONNXRUNTIME, groups))
             with tempfile.TemporaryDirectory() as folder:
-                int8 = timed(session(proto, Path(folder), threads))
+                int8 = timed(network_run(proto, Path(folder), threads))
                 times = interleave({"fp32": full, "int8": int8}, runs=runs, warmup=1)
             pairs = zip(times["int8"], times["fp32"], strict=True)
-            ratios.append(float(np.median([run["network"] / base["network"] for run, base in pairs])))
+            ratios.append(float(np.median([run["ms"] / base["ms"] for run, base in pairs])))
     return ratios
 
 
-def session(proto: onnx.ModelProto, folder: Path, threads: int) -> tuple[OnnxRuntimeSession, np.ndarray]:
-    """With noise to run it on, [N, 3, H, W]."""
+def network_run(proto: onnx.ModelProto, folder: Path, threads: int) -> Callable[[], object]:
+    """Of ONNX Runtime, on noise [N, 3, H, W]."""
     about = Description.from_metadata(metadata_of(proto), "the graph")
     spec = EngineSpec(
         model=about.spec, profile=about.profile, backend="onnxruntime", backend_version="", precision=about.precision,
         ops=about.ops, op_library_version=OP_VERSION,
     )  # fmt: skip
     onnx.save(proto, folder / MODEL_FILE)
-    return OnnxRuntimeSession(folder, spec, threads), noise(*about.profile.opt)
-
-
-def timed(prepared: tuple[OnnxRuntimeSession, np.ndarray]) -> Any:
-    network, pixels = prepared
-
-    def run() -> dict[str, float]:
-        started = time.perf_counter()
-        network.run(pixels)
-        return {"network": 1e3 * (time.perf_counter() - started)}
-
-    return run
+    session, pixels = OnnxRuntimeSession(folder, spec, threads), noise(*about.profile.opt)
+    return lambda: session.run(pixels)
 
 
 def measure(arguments: argparse.Namespace) -> list[Row]:
     proto = onnx.load(arguments.model)
-    labels = Labels(arguments.data, arguments.images)
+    about = Description.from_metadata(metadata_of(proto), str(arguments.model))
+    labels = Labels(about.spec, arguments.data, arguments.images)
     images = calibration_images(arguments.data / "train", IMAGES)
     methods = METHODS if arguments.methods else METHODS[:1]
     calibrations = {method: calibrated(proto, images, method) for method in progress(methods, "calibrations")}

@@ -22,6 +22,17 @@ MOST_PAUSES = 100
 Run = Callable[[], dict[str, float]]
 
 
+def timed(call: Callable[[], object]) -> Run:
+    """A contender that returns {"ms": what one call takes}."""
+
+    def run() -> dict[str, float]:
+        started = time.perf_counter()
+        call()
+        return {"ms": 1000 * (time.perf_counter() - started)}
+
+    return run
+
+
 def interleave(
     contenders: Mapping[str, Run], runs: int | None = None, seconds: float | None = None, warmup: int = 3
 ) -> dict[str, list[dict[str, float]]]:
