@@ -12,11 +12,9 @@ row of each size for this CPU.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +25,17 @@ from mask2edge.benchmarks.compare_peers import example_pixels
 from mask2edge.benchmarks.contenders import CONTENDERS, OURS, REFERENCE, check_agreement
 from mask2edge.benchmarks.multiply_adds import Gemm, multiply_adds
 from mask2edge.benchmarks.peers import onnxruntime_stock
-from mask2edge.benchmarks.results_table import append_row
-from mask2edge.benchmarks.timing import Run, interleave, summarize
-from mask2edge.runtime.command_line import InputError, command, parse_size, positive_number, say, whole_file
+from mask2edge.benchmarks.results_table import append_row, read_rows
+from mask2edge.benchmarks.timing import interleave, summarize, timed
+from mask2edge.runtime.command_line import (
+    InputError,
+    command,
+    natural_number,
+    parse_size,
+    positive_number,
+    say,
+    whole_file,
+)
 
 SIZES = "256x256,384x384,512x512,768x768,1024x1024"
 RESULTS = Path(__file__).resolve().parent / "results" / "area_sweep.csv"
@@ -48,9 +54,9 @@ def measure(backbone: str, size: tuple[int, int], threads: int, runs: int, warmu
     agreement = check_agreement(CONTENDERS[REFERENCE], stock.run(pixels), ours.run(pixels))
     product = Gemm(threads)
     contenders = {
-        OURS: _timed(lambda: ours.run(pixels)),
-        REFERENCE: _timed(lambda: stock.run(pixels)),
-        "gemm": _timed(product.run),
+        OURS: timed(lambda: ours.run(pixels)),
+        REFERENCE: timed(lambda: stock.run(pixels)),
+        "gemm": timed(product.run),
     }
     times = interleave(contenders, runs, warmup=warmup)
     p50 = {name: summarize([one["ms"] for one in found])["p50"] for name, found in times.items()}
@@ -72,23 +78,11 @@ def measure(backbone: str, size: tuple[int, int], threads: int, runs: int, warmu
     }
 
 
-def _timed(call: Callable[[], object]) -> Run:
-    def run() -> dict[str, float]:
-        start = time.perf_counter()
-        call()
-        return {"ms": 1000 * (time.perf_counter() - start)}
-
-    return run
-
-
 def saved_rows(path: Path, cpu: str, threads: int, backbone: str) -> list[dict[str, str]]:
-    """The newest row of each size, by area. Raises InputError where there is none."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    """The newest row of each size, by area. Raises InputError where there is none, or the file is another table."""
     wanted = {"cpu": cpu, "threads": str(threads), "backbone": backbone}
     newest = {
-        row["size"]: row
-        for row in csv.DictReader(text.splitlines())
-        if all(row[key] == value for key, value in wanted.items())
+        row["size"]: row for row in read_rows(path, COLUMNS) if all(row[key] == value for key, value in wanted.items())
     }
     if not newest:
         raise InputError(f"{path}: expected rows of {cpu} with {threads} threads to plot, got none; add --save")
@@ -157,7 +151,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--backbone", choices=onnxruntime_stock.BACKBONES, default="r50", help="default: %(default)s")
     parser.add_argument("--threads", type=positive_number, metavar="N", help="of each; default: the number of cores")
     parser.add_argument("--runs", type=positive_number, default=9, metavar="N", help="of each (default: %(default)s)")
-    parser.add_argument("--warmup", type=int, default=2, metavar="N", help="runs before (default: %(default)s)")
+    parser.add_argument(
+        "--warmup", type=natural_number, default=2, metavar="N", help="runs before (default: %(default)s)"
+    )
     parser.add_argument("--save", action="store_true", help=f"append to benchmarks/results/{RESULTS.name}")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="an .svg or .png of the rows that are saved")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +31,8 @@ from mask2edge.benchmarks.peers import onnxruntime_stock
 from mask2edge.benchmarks.peers.network import MissingPeer, Network
 from mask2edge.benchmarks.peers.onnxruntime_stock import StockPeer
 from mask2edge.benchmarks.results_table import append_row
-from mask2edge.benchmarks.timing import Run, interleave, summarize
-from mask2edge.runtime.command_line import InputError, command, parse_size, positive_number, say
+from mask2edge.benchmarks.timing import interleave, summarize, timed
+from mask2edge.runtime.command_line import InputError, command, natural_number, parse_size, positive_number, say
 
 RESULTS = Path(__file__).resolve().parent / "results" / "peers.csv"
 COLUMNS = (
@@ -92,17 +91,10 @@ def time_in_turns(
 ) -> dict[str, list[float]]:
     """Milliseconds of each run of each network, rounds in the same order for all."""
 
-    def timed(network: Network) -> Run:
-        def run() -> dict[str, float]:
-            start = time.perf_counter()
-            network.run(pixels)
-            return {"network": 1000 * (time.perf_counter() - start)}
-
-        return run
-
     say(f"timing {len(networks)} in turns: {', '.join(networks)}")
-    times = interleave({name: timed(network) for name, network in networks.items()}, runs, seconds, warmup)
-    return {name: [one["network"] for one in found] for name, found in times.items()}
+    contenders = {name: timed(lambda one=network: one.run(pixels)) for name, network in networks.items()}
+    times = interleave(contenders, runs, seconds, warmup)
+    return {name: [one["ms"] for one in found] for name, found in times.items()}
 
 
 def ratios_of(times: dict[str, list[float]]) -> tuple[dict[str, float], dict[str, list[float]]]:
@@ -218,7 +210,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     amount.add_argument(
         "--seconds", type=float, default=120.0, metavar="S", help="of timed runs in all (default: %(default)s)"
     )
-    parser.add_argument("--warmup", type=int, default=2, metavar="N", help="runs before (default: %(default)s)")
+    parser.add_argument(
+        "--warmup", type=natural_number, default=2, metavar="N", help="runs before (default: %(default)s)"
+    )
     parser.add_argument("--no-memory", action="store_true", help="skip the peak memory, a fresh process for each")
     parser.add_argument("--save", action="store_true", help=f"append to benchmarks/results/{RESULTS.name}")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")

@@ -14,7 +14,6 @@ import argparse
 import io
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from mask2edge.benchmarks import machine
 from mask2edge.benchmarks.cpu_kernel_cases import CPU_TIMED, ConvolutionCase, CpuCase, NormalizationCase, fed
 from mask2edge.benchmarks.kernel_cases import TIMED, Case, DeformableCase, MaskedCase, fused_session, session_of
 from mask2edge.benchmarks.results_table import append_row
-from mask2edge.benchmarks.timing import interleave, summarize
+from mask2edge.benchmarks.timing import interleave, summarize, timed
 from mask2edge.runtime.command_line import InputError, command, say
 from mask2edge.trt_plugins import onnxruntime_ops_library, why_missing
 
@@ -141,14 +140,6 @@ def measure(name: str, case: Case | CpuCase, library: Path, threads: int, runs: 
     inputs = case.inputs()
     fused, fused_output = bound_run(fused_session(case, library, threads), inputs)
     stock, stock_output = bound_run(session_of(stock_model(case, inputs), None, threads), inputs)
-
-    def timed(run: Callable[[], None]) -> Callable[[], dict[str, float]]:
-        def call() -> dict[str, float]:
-            start = time.perf_counter()
-            run()
-            return {"ms": (time.perf_counter() - start) * 1e3}
-
-        return call
 
     times = interleave({"fused": timed(fused), "stock": timed(stock)}, runs=runs)
     medians = {side: summarize([t["ms"] for t in found])["p50"] for side, found in times.items()}

@@ -30,7 +30,7 @@ from mask2edge.benchmarks import machine
 from mask2edge.benchmarks.peers import onnxruntime_stock
 from mask2edge.benchmarks.results_table import append_row
 from mask2edge.benchmarks.timing import Run, interleave, summarize
-from mask2edge.runtime.command_line import InputError, command, parse_size, positive_number, say
+from mask2edge.runtime.command_line import InputError, command, natural_number, parse_size, positive_number, say
 from mask2edge.runtime.images import read_image
 from mask2edge.runtime.segmenter import TASKS, Segmenter
 
@@ -222,7 +222,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--seconds", type=float, default=20.0, metavar="S", help="of timed runs in all (default: %(default)s)"
     )
     parser.add_argument(
-        "--warmup", type=int, default=3, metavar="N", help="runs before, not counted (default: %(default)s)"
+        "--warmup", type=natural_number, default=3, metavar="N", help="runs before, not counted (default: %(default)s)"
     )
     parser.add_argument("--threads", type=positive_number, metavar="N", help="default: the backend's own choice")
     parser.add_argument("--peer", choices=(onnxruntime_stock.NAME,))

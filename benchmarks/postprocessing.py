@@ -32,7 +32,7 @@ from mask2edge.benchmarks.peers.huggingface_postprocessing import HuggingFacePos
 from mask2edge.benchmarks.peers.network import MissingPeer
 from mask2edge.benchmarks.results_table import append_row
 from mask2edge.benchmarks.synthetic_logits import Logits, synthetic_logits
-from mask2edge.benchmarks.timing import interleave, summarize
+from mask2edge.benchmarks.timing import interleave, summarize, timed
 from mask2edge.runtime import postprocess
 from mask2edge.runtime.command_line import InputError, command, positive_number, say
 from mask2edge.runtime.images import read_image
@@ -101,14 +101,14 @@ def measure(
     spec = dataclasses.replace(case.spec, postprocessing=rules)
     logits = case.logits.class_logits, case.logits.mask_logits  # [Q, K+1], [Q, h, w]
     arguments = (*logits, case.padded, case.content, image, spec)
-    contenders = {"native": _timed(lambda: getattr(native, task)(*arguments))}
+    contenders = {"native": timed(lambda: getattr(native, task)(*arguments))}
     if network is not None:
-        contenders["network"] = _timed(network)
+        contenders["network"] = timed(network)
     try:
         stuff = {label.id for label in spec.labels if not label.is_thing}
         theirs = HuggingFacePostprocessing(stuff, rules.object_threshold, rules.overlap_threshold)
         _limit_torch(threads)
-        contenders["huggingface"] = _timed(lambda: theirs(task, *logits, image))
+        contenders["huggingface"] = timed(lambda: theirs(task, *logits, image))
     except MissingPeer as reason:
         say(str(reason))
     times = interleave(contenders, runs=runs, warmup=1)
@@ -127,15 +127,6 @@ def measure(
         "network_p50_ms": whole or "",
         "share": round(ours / whole, 4) if whole else "",
     } | _compare(getattr(native, task)(*arguments), expected)
-
-
-def _timed(run: Callable[[], object]) -> Callable[[], dict[str, float]]:
-    def call() -> dict[str, float]:
-        start = time.perf_counter()
-        run()
-        return {"ms": (time.perf_counter() - start) * 1e3}
-
-    return call
 
 
 def _bound_network(segmenter: Segmenter) -> Callable[[], object]:

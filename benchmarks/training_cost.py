@@ -17,15 +17,14 @@ import importlib.util
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mask2edge.benchmarks import machine
 from mask2edge.benchmarks.peak_memory import peak_of_this_process_mb
 from mask2edge.benchmarks.results_table import append_row
-from mask2edge.benchmarks.timing import interleave, summarize
+from mask2edge.benchmarks.timing import interleave, summarize, timed
 from mask2edge.runtime.command_line import InputError, command, positive_number
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +54,7 @@ def step_cost(case: str, steps: int, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     network = CASES[case]
     times = interleave({side: timed(make(network)) for side, make in CONTENDERS.items()}, runs=steps, warmup=1)
-    ours, theirs = (summarize([each["step"] for each in times[side]])["p50"] / 1000 for side in CONTENDERS)
+    ours, theirs = (summarize([each["ms"] for each in times[side]])["p50"] / 1000 for side in CONTENDERS)
     peak, reference_peak = (in_fresh_process("step", case, side, threads) for side in CONTENDERS)
     return {
         "what": "step", "case": case, "batch": network.batch, "crop": f"{network.crop[0]}x{network.crop[1]}",
@@ -64,15 +63,6 @@ def step_cost(case: str, steps: int, threads: int) -> dict[str, Any]:
         "ratio": round(ours / theirs, 3), "peak_mb": round(peak), "reference_peak_mb": round(reference_peak),
         "memory_ratio": round(peak / reference_peak, 3),
     }  # fmt: skip
-
-
-def timed(step: Callable[[], float]) -> Callable[[], dict[str, float]]:
-    def run() -> dict[str, float]:
-        started = time.perf_counter()
-        step()
-        return {"step": 1000 * (time.perf_counter() - started)}
-
-    return run
 
 
 def loss_cost(crop: Sequence[int], targets: int, points: int, threads: int) -> dict[str, Any]:

@@ -127,5 +127,12 @@ def positive_number(text: str) -> int:
     return int(text)
 
 
+def natural_number(text: str) -> int:
+    """As `positive_number`, from 0."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+    return int(text)
+
+
 def _round32(length: int) -> int:
     return max(32, (length + 31) // 32 * 32)

@@ -150,6 +150,15 @@ def test_the_plot_has_a_point_for_each_size_and_is_the_same_again(toys, capsys):
     assert (toys / "three.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_another_table_is_not_plotted(toys, capsys):
+    area_sweep.RESULTS.parent.mkdir()
+    area_sweep.RESULTS.write_text("date,ratio\n2026-11-22,0.5\n")
+    code, out, err = run(capsys, "--sizes", "", "--plot", toys / "one.svg")
+    assert (code, out) == (2, "")
+    assert "area_sweep.csv: expected the columns date, commit, machine," in err
+    assert err.count("\n") == 1
+
+
 BAD = [
     (["--sizes", "30x32"], "--size: expected multiples of 32"),
     (["--sizes", "", "--plot", "a.svg", "--threads", "77"], "expected rows of .* with 77 threads to plot, got none"),

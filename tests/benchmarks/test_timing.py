@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import time
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,15 @@ def test_percentiles_against_the_standard_library(values):
 
 def test_one_run_is_its_own_percentiles():
     assert timing.summarize([5.0]) == {"p50": 5.0, "p90": 5.0, "p99": 5.0, "mean": 5.0}
+
+
+def test_a_call_is_timed_in_milliseconds():
+    calls = []
+    run = timing.timed(lambda: (calls.append(None), time.sleep(0.02)))
+    assert calls == []
+    assert run()["ms"] >= 20
+    assert list(run()) == ["ms"]
+    assert len(calls) == 2
 
 
 def test_contenders_take_turns_and_the_order_turns_round(monkeypatch):
