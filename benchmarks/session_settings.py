@@ -13,8 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ from mask2edge.benchmarks import machine
 from mask2edge.benchmarks.demo import sample_photograph
 from mask2edge.benchmarks.peak_memory import peak_of_this_process_mb
 from mask2edge.benchmarks.results_table import append_row
-from mask2edge.benchmarks.timing import Run, interleave, summarize
-from mask2edge.runtime.command_line import InputError, command, positive_number, say
+from mask2edge.benchmarks.timing import interleave, summarize, timed
+from mask2edge.runtime.command_line import InputError, command, natural_number, positive_number, say
 from mask2edge.runtime.images import read_image
 from mask2edge.runtime.segmenter import Segmenter
 from mask2edge.runtime.session_onnxruntime import OnnxRuntimeSession, session_options
@@ -53,8 +52,13 @@ SETTINGS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any]]] = {
 
 
 def open_with(engine: Path, setting: str, threads: int) -> Segmenter:
-    """The engine with one setting changed. Raises InputError as Segmenter.load does."""
+    """The engine with one setting changed. Raises InputError as Segmenter.load does, and for another backend's."""
     spec = EngineSpec.load(engine)
+    if spec.backend != "onnxruntime":
+        raise InputError(
+            f"{engine}: expected an engine for ONNX Runtime, got one for {spec.backend}; "
+            "build one with --backend onnxruntime"
+        )
     spec.verify_files(engine)
     entries, attributes = SETTINGS[setting]
     options = session_options(threads, entries)
@@ -63,7 +67,7 @@ def open_with(engine: Path, setting: str, threads: int) -> Segmenter:
     return Segmenter(spec, OnnxRuntimeSession(engine, spec, options=options), threads)
 
 
-def example_pixels(spec: EngineSpec) -> np.ndarray:
+def noise_of_size(spec: EngineSpec) -> np.ndarray:
     """Noise of the size that the engine was made for, float32 [N, 3, H, W]."""
     batch, height, width = spec.profile.opt
     return np.random.default_rng(0).standard_normal((batch, 3, height, width), np.float32)
@@ -84,13 +88,13 @@ def measure(engine: Path, image: np.ndarray, threads: int, runs: int, warmup: in
     """One row for each setting, the columns from "setting" on. Raises InputError."""
     segmenters = {name: open_with(engine, name, threads) for name in SETTINGS}
     task = segmenters[OURS].spec.model.tasks[0]
-    pixels = example_pixels(segmenters[OURS].spec)
+    pixels = noise_of_size(segmenters[OURS].spec)
     say(f"timing {len(SETTINGS)} in turns")
     networks = interleave(
-        {name: _timed(lambda one=one: one.session.run(pixels)) for name, one in segmenters.items()}, runs, warmup=warmup
+        {name: timed(lambda one=one: one.session.run(pixels)) for name, one in segmenters.items()}, runs, warmup=warmup
     )
     totals = interleave(
-        {name: _timed(lambda one=one: one(image, task=task)) for name, one in segmenters.items()}, runs, warmup=warmup
+        {name: timed(lambda one=one: one(image, task=task)) for name, one in segmenters.items()}, runs, warmup=warmup
     )
     p50 = {
         part: {name: summarize([one["ms"] for one in found])["p50"] for name, found in times.items()}
@@ -103,15 +107,6 @@ def measure(engine: Path, image: np.ndarray, threads: int, runs: int, warmup: in
         | {"peak_memory_mb": peak_memory_mb(engine, name, threads)}
         for name in SETTINGS
     ]
-
-
-def _timed(call: Callable[[], object]) -> Run:
-    def run() -> dict[str, float]:
-        start = time.perf_counter()
-        call()
-        return {"ms": 1000 * (time.perf_counter() - start)}
-
-    return run
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -132,10 +127,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--image", type=Path, metavar="FILE", help="default: scikit-learn's photograph")
     parser.add_argument("--threads", type=positive_number, metavar="N", help="default: the number of cores")
     parser.add_argument("--runs", type=positive_number, default=21, metavar="N", help="of each (default: %(default)s)")
-    parser.add_argument("--warmup", type=int, default=2, metavar="N", help="runs before (default: %(default)s)")
+    parser.add_argument(
+        "--warmup", type=natural_number, default=2, metavar="N", help="runs before (default: %(default)s)"
+    )
     parser.add_argument("--save", action="store_true", help=f"append to benchmarks/results/{RESULTS.name}")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
-    parser.add_argument("--peak-of", choices=SETTINGS, metavar="SETTING", help="print that setting's peak memory alone")
+    parser.add_argument("--peak-of", choices=SETTINGS, help=argparse.SUPPRESS)  # in a fresh process
     return parser.parse_args(argv)
 
 
@@ -147,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.peak_of:
         session = open_with(arguments.engine, arguments.peak_of, threads).session
         for _ in range(3):
-            session.run(example_pixels(EngineSpec.load(arguments.engine)))
+            session.run(noise_of_size(EngineSpec.load(arguments.engine)))
         print(f"{peak_of_this_process_mb():.1f}")
         return 0
     image = arguments.image or sample_photograph()

@@ -29,13 +29,7 @@ class OnnxRuntimeSession:
 
         Raises InputError where ONNX Runtime, the op library or a sound model is missing.
         """
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise InputError(
-                f"{folder}: this engine runs on ONNX Runtime, which cannot be imported ({error}); "
-                "pip install 'onnxruntime>=1.18'"
-            ) from error
+        onnxruntime = _import_onnxruntime()
         if threads is not None and threads < 0:
             raise InputError(f"threads: expected 0 (ONNX Runtime's choice) or more, got {threads}")
         path = folder / MODEL_FILE
@@ -79,9 +73,11 @@ class OnnxRuntimeSession:
 
 
 def session_options(threads: int | None = None, entries: Mapping[str, str] | None = None) -> Any:
-    """onnxruntime.SessionOptions as the runtime has them; benchmarks/session_settings.py compares other `entries`."""
-    import onnxruntime
+    """onnxruntime.SessionOptions as the runtime has them; benchmarks/session_settings.py compares other `entries`.
 
+    Raises InputError where ONNX Runtime is missing.
+    """
+    onnxruntime = _import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3  # errors alone; a warning about a fold or a device is nobody's mistake
@@ -90,6 +86,16 @@ def session_options(threads: int | None = None, entries: Mapping[str, str] | Non
     if threads:
         options.intra_op_num_threads = threads
     return options
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(
+            f"this engine runs on ONNX Runtime, which cannot be imported ({error}); pip install 'onnxruntime>=1.18'"
+        ) from error
+    return onnxruntime
 
 
 def _register_ops(options: Any, folder: Path, spec: EngineSpec) -> None:
