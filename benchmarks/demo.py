@@ -30,7 +30,8 @@ from mask2edge.benchmarks.contact_sheet import contact_sheet
 from mask2edge.runtime.command_line import InputError, command, say, sha256_of, whole_file, whole_folder
 from mask2edge.runtime.images import IMAGE_SUFFIXES, read_image
 from mask2edge.runtime.spec import EngineSpec, SpecError
-from mask2edge.train.data.semantic_folder import SemanticFolder, default_split
+from mask2edge.train.data.formats import default_split
+from mask2edge.train.data.semantic_folder import SemanticFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = Path("models/street-lite.safetensors")
@@ -165,7 +166,7 @@ def gather_photographs(image: Path | None, data: Path | None, folder: Path) -> l
     if chosen[0].suffix.lower() not in IMAGE_SUFFIXES:
         raise InputError(f"--image: expected a name that ends in one of {', '.join(IMAGE_SUFFIXES)}, got {image}")
     if data is not None:
-        pairs = SemanticFolder(data, default_split(data)).pairs
+        pairs = SemanticFolder(data, default_split(data, "semantic")).pairs
         count = min(MOST_DATA_IMAGES, len(pairs))  # spread over the split: neighbours look alike
         chosen += [pairs[i * len(pairs) // count][0] for i in range(count)]
     with whole_folder(folder) as temporary:

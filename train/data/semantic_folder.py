@@ -113,16 +113,6 @@ def splits(root: Path) -> tuple[str, ...]:
     return tuple(name for name in names if name and any(layout(root, name)[0].is_dir() for layout in _LAYOUTS))
 
 
-def default_split(root: Path) -> str:
-    """val, else the only split there is. Raises InputError."""
-    found = splits(root)
-    if "val" in found:
-        return "val"
-    if len(found) != 1:
-        raise InputError(f"{root}: expected a split val, or one split alone; got {', '.join(found) or 'none'}")
-    return found[0]
-
-
 def read_class_names(path: Path) -> tuple[str, ...]:
     """classes.txt: one name a line, its place is the class index. Raises InputError where it is missing or empty."""
     if not path.is_file():

@@ -80,6 +80,21 @@ def test_no_data_set_is_said(tmp_path: Path) -> None:
         recognise(tmp_path / "a.txt")
 
 
+def test_the_default_split_is_val_or_the_only_one(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_semantic(tmp_path / "flat", split)
+    write_semantic(tmp_path / "nested", "test", nested=True)
+    assert default_split(tmp_path / "flat", "semantic") == "val"
+    assert default_split(tmp_path / "nested", "semantic") == "test"
+
+
+def test_a_folder_that_is_not_there_is_said_for_any_format(tmp_path: Path) -> None:
+    for name in FORMATS:
+        for call in (splits, default_split, lambda root, kind: open_dataset(root, "val", kind)):
+            with pytest.raises(InputError, match=r"--data: expected a folder, got .*nowhere.*, which is not there"):
+                call(tmp_path / "nowhere", name)
+
+
 def test_a_default_split_has_to_be_clear(tmp_path: Path) -> None:
     write_instance_labels(write_instance_labels(tmp_path, "a"), "b")
     with pytest.raises(InputError, match="expected a split val, or one split alone; got a, b"):

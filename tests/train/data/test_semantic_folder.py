@@ -11,7 +11,7 @@ from PIL import Image
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.train.data.annotation import semantic_map
-from mask2edge.train.data.semantic_folder import IGNORE, IGNORE_WIDE, SemanticFolder, default_split, splits
+from mask2edge.train.data.semantic_folder import IGNORE, IGNORE_WIDE, SemanticFolder, splits
 
 CAMVID = Path(__file__).resolve().parents[3].parent / "shared/data/camvid"
 
@@ -84,12 +84,7 @@ def test_splits_of_either_layout(tmp_path: Path) -> None:
     write_semantic(tmp_path / "flat", "val")
     write_semantic(tmp_path / "nested", "test", nested=True)
     assert splits(tmp_path / "flat") == ("train", "val")
-    assert default_split(tmp_path / "flat") == "val"
-    assert default_split(tmp_path / "nested") == "test"
-    write_semantic(tmp_path / "two", "a")
-    write_semantic(tmp_path / "two", "b")
-    with pytest.raises(InputError, match="expected a split val, or one split alone; got a, b"):
-        default_split(tmp_path / "two")
+    assert splits(tmp_path / "nested") == ("test",)
 
 
 def _remove_classes(root: Path) -> None:
