@@ -19,8 +19,7 @@ from mask2edge.train.model.decoder_layer import DecoderLayer
 from mask2edge.train.model.feature_pyramid import BidirectionalPyramid, FeaturePyramid
 from mask2edge.train.model.mask_decoder import MaskDecoder, levels_of_layers
 from mask2edge.train.model.masked_attention import Attention
-
-STRIDES = (32, 16, 8)  # of the levels, in the order of tokens and layers
+from mask2edge.train.model.pixel_decoder import STRIDES
 
 
 def is_mask2former(decoder: MaskDecoder) -> bool:

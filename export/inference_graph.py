@@ -30,14 +30,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mask2edge.export.ablation_graph import STRIDES, InferencePyramid, PlainMaskDecoder, is_mask2former
+from mask2edge.export.ablation_graph import InferencePyramid, PlainMaskDecoder, is_mask2former
 from mask2edge.export.stages import stage
 from mask2edge.export.standard_ops import Operators
 from mask2edge.train.model.backbones.frozen_batch_norm import FrozenBatchNorm2d
 from mask2edge.train.model.decoder_layer import DecoderLayer
 from mask2edge.train.model.mask2former import Mask2Former
 from mask2edge.train.model.mask_decoder import MaskDecoder
-from mask2edge.train.model.pixel_decoder import NUM_LEVELS, DeformableEncoderLayer, PixelDecoder, pixel_centres
+from mask2edge.train.model.pixel_decoder import NUM_LEVELS, STRIDES, DeformableEncoderLayer, PixelDecoder, pixel_centres
 from mask2edge.train.model.position import sine_position
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import torch
 
-from mask2edge.export.ablation_graph import STRIDES
 from mask2edge.export.stage_comparison import (
     OUTPUTS,
     TOLERANCE,
@@ -29,7 +28,7 @@ from mask2edge.export.stage_comparison import (
 )
 from mask2edge.runtime.spec import Profile
 from mask2edge.train.model.mask2former import Mask2Former
-from mask2edge.train.model.pixel_decoder import PixelDecoder
+from mask2edge.train.model.pixel_decoder import STRIDES, PixelDecoder
 
 
 def verify(proto: onnx.ModelProto, model: Mask2Former, profile: Profile, tolerance: float = TOLERANCE) -> Comparison:

@@ -18,7 +18,8 @@ from mask2edge.train.model.float32_islands import wide_dtype
 from mask2edge.train.model.position import sine_position
 
 GROUPS = 32
-NUM_LEVELS = 3  # strides 32, 16, 8
+STRIDES = (32, 16, 8)  # of the levels, in the order of tokens and layers
+NUM_LEVELS = len(STRIDES)
 
 
 class ConvNorm(nn.Module):
