@@ -29,7 +29,7 @@ from mask2edge.runtime.segmenter import TASKS
 from mask2edge.runtime.spec import Label
 from mask2edge.train.data.annotation import Dataset
 from mask2edge.train.data.class_merging import merged, read_merge_table
-from mask2edge.train.data.formats import FORMATS, default_split, open_dataset, recognise
+from mask2edge.train.data.formats import FORMATS, default_split, find_named_split, open_dataset, recognise
 from mask2edge.train.evaluation.task_evaluation import TaskEvaluation
 
 Segment = Callable[[np.ndarray], Segmentation]  # of BGR uint8 [H, W, 3]
@@ -91,7 +91,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--split", metavar="NAME", help="default: val, else the only one there is")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="default: recognised")
     parser.add_argument(
-        "--merge", type=Path, metavar="FILE", help="the table (JSON) of a model that was trained with data.merge_file"
+        "--merge",
+        type=Path,
+        metavar="FILE",
+        help="of a model that was trained with merged classes: the table (JSON), or the training's TOML",
     )
     parser.add_argument("--limit", type=positive_number, metavar="N", help="the first N images alone")
     parser.add_argument(
@@ -121,6 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.detections and arguments.task != "instance":
         raise InputError(f"--detections: expected --task instance, where AP has such a limit, got {arguments.task}")
     kind = recognise(arguments.data) if arguments.format == "auto" else arguments.format
+    split = find_named_split(arguments.data, arguments.split or default_split(arguments.data, kind), kind)
+    table = read_merge_table(arguments.merge) if arguments.merge else None
     with ExitStack() as stack:
         segmenter = stack.enter_context(
             open_artifact(
@@ -133,9 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         model, task = segmenter.spec.model, segmenter.check_task(arguments.task)
         detections = model.postprocessing.instance_top_k
-        data = open_data(arguments.data, arguments.split, kind, model.labels)
-        if arguments.merge:
-            data = merged(data, read_merge_table(arguments.merge))
+        data = open_data(arguments.data, split, kind, model.labels)
+        if table is not None:
+            data = merged(data, table)
         say(f"{arguments.artifact}: {model.name}, {segmenter.spec.precision}, on {len(data)} images of {data.split}")
         result = evaluate(
             lambda image: segmenter(image, task=task), data, model.labels, task, detections, arguments.limit

@@ -92,6 +92,7 @@ BAD = [
     ({"extra": ["--detections", "5"]}, "--detections: expected --task instance"),
     ({"split": "test"}, "expected a split test of the format semantic; found val"),
     ({"data": "nowhere"}, "--data: expected a folder"),
+    ({"data": "nowhere", "extra": ["--format", "ade20k"]}, "--data: expected a folder, got 'nowhere', which is not"),
     ({"artifact": "nowhere.engine"}, "expected an engine folder, an .onnx or a .safetensors file; found nothing"),
     ({"artifact": "data/classes.txt"}, "found a file of another kind"),
     ({"artifact": "data"}, "expected an engine folder with spec.json"),
@@ -139,6 +140,29 @@ def test_classes_that_were_merged_in_training_are_merged_in_the_data(color_engin
     code, _, err = run(capsys, *arguments)
     assert code == 2
     assert "the model has 3 classes, the data 4" in err
+    assert "accuracy.py --merge" in err
+    training = tmp_path / "training.toml"
+    training.write_text('[data.merge]\nblue = ["blue", "azure"]\n')
+    code, result, _ = run(capsys, *arguments, "--merge", training)
+    assert (code, result["metrics"]["mIoU"]) == (0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--merge", "none.json"), "none.json: expected a JSON object"),
+        (("--merge", "plain.toml"), "plain.toml: expected a table"),
+        (("--split", "test"), "expected a split test of the format semantic; found val"),
+    ],
+)
+def test_data_are_checked_before_the_artifact_is_loaded(color_data, tmp_path, monkeypatch, capsys, more, message):
+    monkeypatch.chdir(tmp_path)
+    Path("plain.toml").write_text("[train]\nsteps = 5\n")
+    data = color_data({"val": [(thirds(), thirds())]})
+    code, _, err = run(capsys, "nowhere.engine", "--task", "semantic", "--data", data, *more)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
 
 
 def test_an_onnx_file_scores_as_its_engine(color_engine, color_data, tmp_path, capsys):

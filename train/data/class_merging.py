@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.spec import Label
+from mask2edge.train.config import load_config
 from mask2edge.train.data.annotation import Dataset
 from mask2edge.train.data.relabelled import Relabelled
 
@@ -57,7 +58,21 @@ def merged(data: Dataset, table: Mapping[str, Sequence[str]]) -> Dataset:
 
 
 def read_merge_table(path: Path) -> dict[str, list[str]]:
-    """A JSON object of lists of names. Raises InputError."""
+    """A JSON object of lists of names; or a training's configuration (TOML), its data.merge or data.merge_file.
+
+    Raises InputError.
+    """
+    if path.suffix != ".toml" or not path.is_file():
+        return _read_json(path)
+    data = load_config(str(path)).data
+    if data.merge_file:
+        return _read_json(Path(data.merge_file))
+    if not data.merge:
+        raise InputError(f"{path}: expected a table [data.merge], or data.merge_file; got neither")
+    return {name: list(members) for name, members in data.merge.items()}
+
+
+def _read_json(path: Path) -> dict[str, list[str]]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

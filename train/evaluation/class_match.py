@@ -81,17 +81,16 @@ def _match_things(labels: Sequence[Label], data: Dataset) -> ClassMatch:
 
 
 def _differ(ours: Sequence[Label], theirs: Sequence[Label], data: Dataset) -> InputError:
+    advice = "use data of the same classes, or a model trained on these"
     if len(ours) != len(theirs):
         difference = f"the model has {len(ours)} classes, the data {len(theirs)}"
+        advice += "; where it was trained with merged classes, name the table (accuracy.py --merge)"
     else:
         pairs = enumerate(zip(ours, theirs, strict=True))
         place = next(i for i, (our, their) in pairs if _plain(our.name) != _plain(their.name))
         difference = f"class {place} is {ours[place].name!r} in the model and {theirs[place].name!r} in the data"
     first = ", ".join(label.name for label in ours[:4]) + (", …" if len(ours) > 4 else "")
-    return InputError(
-        f"{data.root}: expected labels in the model's classes ({first}); {difference}; "
-        "use data of the same classes, or a model trained on these"
-    )
+    return InputError(f"{data.root}: expected labels in the model's classes ({first}); {difference}; {advice}")
 
 
 def _names(labels: Sequence[Label]) -> list[str]:

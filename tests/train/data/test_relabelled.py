@@ -134,3 +134,16 @@ def test_a_table_can_be_a_file(tmp_path: Path) -> None:
             read_merge_table(path)
     with pytest.raises(InputError, match="expected a JSON object such as"):
         read_merge_table(tmp_path / "none.json")
+
+
+def test_a_table_can_be_that_of_a_training(tmp_path: Path) -> None:
+    """In its file, in its base, or in a file of its own."""
+    (tmp_path / "base.toml").write_text('[data.merge]\na = ["b", "c"]\n')
+    (tmp_path / "over.toml").write_text(f'base = "{tmp_path / "base.toml"}"\n[train]\nsteps = 5\n')
+    (tmp_path / "merge.json").write_text('{"a": ["b", "c"]}')
+    (tmp_path / "named.toml").write_text(f'[data]\nmerge_file = "{tmp_path / "merge.json"}"\n')
+    for name in ("base", "over", "named"):
+        assert read_merge_table(tmp_path / f"{name}.toml") == {"a": ["b", "c"]}
+    (tmp_path / "none.toml").write_text("")
+    with pytest.raises(InputError, match=r"none\.toml: expected a table \[data\.merge\].*; got neither"):
+        read_merge_table(tmp_path / "none.toml")
