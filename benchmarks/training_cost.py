@@ -39,8 +39,8 @@ QUERIES, CLASSES, PREDICTIONS = 100, 133, 10  # of the loss alone: the paper's
 STRIDE = 4  # of mask logits
 STEPS_OF_PEAK = 3
 COARSEST = 32  # the stride that a crop is a multiple of
-OF_A_STEP = {"case": "r50-small", "steps": 9}  # the defaults of either mode's flags
-OF_THE_LOSS = {"crop": [1024, 1024], "targets": 30, "points": 12544}
+OF_A_STEP: dict[str, Any] = {"case": "r50-small", "steps": 9}  # the defaults of either mode's flags
+OF_THE_LOSS: dict[str, Any] = {"crop": [1024, 1024], "targets": 30, "points": 12544}
 
 
 def step_cost(case: str, steps: int, threads: int) -> dict[str, Any]:
@@ -141,8 +141,8 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
             f"--{ignored[0]}: expected it {'without' if arguments.loss else 'with'} --loss, "
             f"got it {'with' if arguments.loss else 'without'}"
         )
-    chosen = {name: default if getattr(arguments, name) is None else getattr(arguments, name)
-              for name, default in mine.items()}  # fmt: skip
+    given = {name: getattr(arguments, name) for name in mine}
+    chosen = mine | {name: value for name, value in given.items() if value is not None}
     if arguments.loss and any(edge % COARSEST for edge in chosen["crop"]):
         raise InputError(f"--crop: expected multiples of {COARSEST}, got {chosen['crop'][0]} {chosen['crop'][1]}")
     return chosen | {"threads": arguments.threads}
