@@ -20,7 +20,7 @@ from mask2edge.train.data.cached import Cached
 from mask2edge.train.data.class_merging import merged, read_merge_table
 from mask2edge.train.data.coco_categories import find_split
 from mask2edge.train.data.coco_instances import CocoInstances
-from mask2edge.train.data.formats import open_dataset, splits
+from mask2edge.train.data.formats import open_dataset, recognise, splits
 from mask2edge.train.data.relabelled import for_tasks
 from mask2edge.train.distributed import Processes, joined
 from mask2edge.train.evaluation.task_evaluation import TaskEvaluation
@@ -137,11 +137,14 @@ def open_data(config: Config, root: Path) -> tuple[Dataset, Dataset | None]:
     Raises InputError where the data cannot serve the tasks, its classes are not as many as the model's, or more than
     half of the images that are probed cannot be read: then it is no single damaged file.
     """
-    found = splits(root, config.data.format)
+    kind = recognise(root) if config.data.format == "auto" else config.data.format
+    if config.data.classes and kind != "instance-labels":
+        raise InputError(f"data.classes: expected none, for {root} names its own classes (format {kind})")
+    found = splits(root, kind)
     alone = root.is_file()  # one JSON file: what it holds is for training
     if alone and not found:
         raise InputError(
-            f"--data: {root} is a file, and data of the format {config.data.format} are a folder; for a JSON file of "
+            f"--data: {root} is a file, and data of the format {kind} are a folder; for a JSON file of "
             "COCO instances use --set data.format=coco-instances"
         )
     training = _open_split(config, root, found[0] if alone else "train")

@@ -120,6 +120,7 @@ def test_without_a_val_split_the_last_checkpoint_is_the_result(
             "the data set has 2 classes for tasks semantic, the model has 5; use --set model.num_classes=2",
         ),
         (("--set", "data.format=coco-panoptic"), "expected a split train of the format coco-panoptic; found none"),
+        (("--set", "data.classes=['dark', 'light']"), "names its own classes (format semantic)"),
         (("--set", "data.colors=[[0, 0, 0]]"), "data.colors: expected 2, one for each class, got 1"),
         (("--set", "train.initial_checkpoint=no.safetensors"), "no.safetensors: no such file"),
         (
