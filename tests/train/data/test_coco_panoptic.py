@@ -132,6 +132,14 @@ def _field_missing(root: Path) -> None:
     change_json(root / JSON, annotations=lambda rows: rows[0].pop("segments_info"))
 
 
+def _segment_without_id(root: Path) -> None:
+    change_json(root / JSON, annotations=lambda rows: rows[1]["segments_info"][0].pop("id"))
+
+
+def _segment_with_a_word_as_id(root: Path) -> None:
+    change_json(root / JSON, annotations=lambda rows: rows[1]["segments_info"][0].update(id="a"))
+
+
 def _category_without_isthing(root: Path) -> None:
     change_json(root / JSON, categories=lambda rows: rows[0].pop("isthing"))
 
@@ -155,6 +163,8 @@ def _no_image_folder(root: Path) -> None:
         (_damage_json, "expected a JSON file in COCO's format, got"),
         (_no_images, "expected images, got an empty list"),
         (_field_missing, "a field is missing: 'segments_info'"),
+        (_segment_without_id, r"annotation of image 11: expected segments, each with a whole number as its id"),
+        (_segment_with_a_word_as_id, r"annotation of image 11: expected segments, each with a whole number as its id"),
         (_category_without_isthing, "expected categories with id, name, isthing; got KeyError"),
         (_category_twice, "each with an id of its own"),
         (_no_map_folder, r"panoptic_train2017: missing; expected the PNG files"),
