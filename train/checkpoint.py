@@ -26,6 +26,13 @@ from mask2edge.train.model.mask2former import Mask2Former, build_model
 
 FORMAT = "mask2edge-checkpoint"
 SCHEMA = 1
+# [classes + 1, …] and [queries, …]: what a checkpoint of other classes, or of another number of queries, cannot give
+PER_CLASS_OR_QUERY = (
+    "mask_decoder.class_head.weight",
+    "mask_decoder.class_head.bias",
+    "mask_decoder.query_features",
+    "mask_decoder.query_positions",
+)
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,22 @@ def load_model(path: Path) -> tuple[Mask2Former, Checkpoint]:
     model = build_model(checkpoint.model_config)
     load_weights(model, checkpoint.weights, str(path))
     return model.eval(), checkpoint
+
+
+def load_initial_weights(model: Mask2Former, weights: Mapping[str, Tensor], source: str) -> list[str]:
+    """Copies what a training run starts from, and gives the names of the tensors that stay as they are: class head and
+    queries, where their number differs. Raises InputError as `load_weights` for anything else that does not fit."""
+    own = model.state_dict()
+    left = [
+        name
+        for name in PER_CLASS_OR_QUERY
+        if name in own
+        and name in weights
+        and own[name].shape[1:] == weights[name].shape[1:]
+        and own[name].shape != weights[name].shape
+    ]
+    load_weights(model, {**weights, **{name: own[name] for name in left}}, source)
+    return left
 
 
 def load_weights(model: Mask2Former, weights: Mapping[str, Tensor], source: str) -> None:

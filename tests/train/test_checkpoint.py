@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.spec import ModelSpec, Postprocessing, Preprocessing
-from mask2edge.train.checkpoint import load_checkpoint, load_model, save_checkpoint
+from mask2edge.train.checkpoint import load_checkpoint, load_initial_weights, load_model, save_checkpoint
 from mask2edge.train.config import ModelConfig
 from mask2edge.train.labels import labels_from_names
 from mask2edge.train.model.mask2former import build_model
@@ -40,6 +40,38 @@ def test_round_trip(written):
     assert (checkpoint.step, checkpoint.config_digest) == (7, "abc")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, loaded.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ({}, set()),
+        ({"num_classes": 5}, {"class_head.weight", "class_head.bias"}),
+        ({"num_queries": 9}, {"query_features", "query_positions"}),
+        (
+            {"num_classes": 2, "num_queries": 3},
+            {"class_head.weight", "class_head.bias", "query_features", "query_positions"},
+        ),
+    ],
+)
+def test_a_run_can_start_from_a_model_of_other_classes_and_queries(written, changes, left):
+    source = written[0].state_dict()
+    model = build_model(dataclasses.replace(CONFIG, **changes))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    kept = load_initial_weights(model, source, "tiny")
+    assert set(kept) == {f"mask_decoder.{name}" for name in left}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name] if name in kept else source[name]), name
+
+
+def test_a_run_cannot_start_from_another_network(written):
+    model = build_model(dataclasses.replace(CONFIG, num_classes=5, hidden_dim=64))
+    message = r"tiny: the tensors do not fit .*level_embed is \[3, 32\], expected \[3, 64\]"
+    with pytest.raises(InputError, match=message):
+        load_initial_weights(model, written[0].state_dict(), "tiny")
+    deeper = build_model(dataclasses.replace(CONFIG, num_classes=5, decoder_layers=2))
+    with pytest.raises(InputError, match=r"missing mask_decoder\.layers\.1"):
+        load_initial_weights(deeper, written[0].state_dict(), "tiny")
 
 
 def test_a_checkpoint_older_than_the_switches_is_mask2former(written, tmp_path):

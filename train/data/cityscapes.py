@@ -9,6 +9,7 @@ image a value below 1000 is a class id: stuff, or a group of things, a crowd; ab
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from mask2edge.runtime.command_line import InputError
@@ -32,7 +33,7 @@ def open_cityscapes(root: Path, split: str, strict: bool = True) -> Dataset:
         pairs, faults = existing(instances, root / MAPS / split, strict)
         return IndexedInstances(root, split, LABELS, pairs, faults, decode)
     pairs, faults = existing(_pairs(root, images, "labelTrainIds"), root / MAPS / split, strict)
-    return SemanticMaps(root, split, LABELS, pairs, faults)
+    return SemanticMaps(root, split, [replace(label, is_thing=None) for label in LABELS], pairs, faults)
 
 
 def decode(value: int) -> tuple[int, bool] | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.spec import Label
-from mask2edge.train.labels import distinct_color
+from mask2edge.train.labels import distinct_color, is_color
 
 
 def read_coco_json(path: Path) -> dict[str, Any]:
@@ -31,6 +31,9 @@ def read_coco_json(path: Path) -> dict[str, Any]:
 def labels_of_categories(categories: Sequence[Mapping[str, Any]], path: Path, all_things: bool) -> tuple[Label, ...]:
     """Labels in the order of the category ids (COCO's own order: things, then stuff).
 
+    A colour that is not [red, green, blue], such as "#e1d0a3", is replaced by a generated one: tools write many kinds,
+    and it changes nothing but pictures.
+
     all_things: instance data, whose categories say nothing about stuff. Raises InputError for one without id or name.
     """
     try:
@@ -43,9 +46,13 @@ def labels_of_categories(categories: Sequence[Mapping[str, Any]], path: Path, al
     if len({category for category, _, _ in rows}) != len(rows) or not rows:
         raise InputError(f"{path}: expected categories, each with an id of its own; got {len(rows)} with ids repeated")
     return tuple(
-        Label(index, name, thing, tuple(row.get("color") or distinct_color(index)), category)  # type: ignore[arg-type]
+        Label(index, name, thing, _color(row.get("color"), index), category)
         for index, ((category, name, row), thing) in enumerate(zip(rows, things, strict=True))
     )
+
+
+def _color(value: Any, index: int) -> tuple[int, int, int]:
+    return (value[0], value[1], value[2]) if is_color(value) else distinct_color(index)
 
 
 def find_split(names: Sequence[str], split: str) -> str | None:

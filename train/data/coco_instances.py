@@ -59,7 +59,13 @@ class CocoInstances:
         self._images = _image_folder(self.root, self.split, self.json_path, data["images"][0]["file_name"])
         instances, faults = defaultdict(list), []
         known = {image["id"] for image in data["images"]}
-        for row in data["annotations"]:
+        for place, row in enumerate(data["annotations"]):
+            if not isinstance(row, dict) or not {"image_id", "category_id"} <= row.keys():
+                raise InputError(
+                    f"{self.json_path}: annotations[{place}]: expected an object with image_id, category_id and "
+                    f"segmentation, got {str(row)[:80]}"
+                )
+            row.setdefault("id", f"[{place}]")  # some tools write none; the messages need a name
             if row["image_id"] not in known:
                 faults.append(f"annotation {row['id']}: image {row['image_id']} is not among the images of the JSON")
             elif row["category_id"] not in self._label_ids:
@@ -85,7 +91,7 @@ class CocoInstances:
         return str(self.entries[index][0]["file_name"])
 
     def instances(self, index: int) -> list[dict[str, Any]]:
-        """As the JSON has them: id, category_id, segmentation, area, bbox, iscrowd."""
+        """As the JSON has them: category_id, segmentation, area, bbox, iscrowd; and id, else the place in brackets."""
         return self.entries[index][1]
 
     def mask(self, index: int, instance: dict[str, Any]) -> np.ndarray:

@@ -56,6 +56,12 @@ class CocoPanoptic:
         try:
             annotations = {row["image_id"]: (row["file_name"], row["segments_info"]) for row in data["annotations"]}
             images = [(row["id"], row["file_name"]) for row in data["images"]]
+            for image, (_, segments) in annotations.items():
+                if not all(isinstance(segment, dict) and isinstance(segment.get("id"), int) for segment in segments):
+                    raise InputError(
+                        f"{self.json_path}: annotation of image {image}: expected segments, each with a whole number "
+                        "as its id"
+                    )
             unknown = {
                 image: sorted({s["category_id"] for s in segments} - self._label_ids.keys())
                 for image, (_, segments) in annotations.items()

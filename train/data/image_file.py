@@ -104,7 +104,11 @@ def _decode(path: Path, flags: int) -> np.ndarray:
 
 
 def _is_cut_off(data: bytes) -> bool:
-    """A JPEG or PNG without its end, of which decoders make a picture that is grey from there on."""
+    """A JPEG or PNG without its end, of which decoders make a picture that is grey from there on.
+
+    A JPEG that lacks the end marker alone is one too: OpenCV 5 decodes none of them, and telling it from a shorter one
+    would take two decodings with libjpeg's warnings.
+    """
     for start, end in ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND")):
         if data.startswith(start):
             return data.rfind(end, len(data) // 2) < 0  # cameras append data of their own, and thumbnails come first

@@ -26,7 +26,9 @@ SMALL, MEDIUM = 32**2, 96**2  # pixels: COCO's bounds of small and medium object
 class Inspection:
     """Counts over the images that can be read.
 
-    faults: a line each, with the file's name; training refuses or skips such images. remarks: what is odd but allowed.
+    faults: a line each, with the file's name. Images that are missing or cannot be read, which training refuses or
+    skips; and, of COCO's formats, segments that are empty or of another area than stated, which it takes as they are.
+    remarks: what is odd but allowed.
     """
 
     labels: tuple[Label, ...]
@@ -47,7 +49,7 @@ class Inspection:
         self.class_segments, self.class_images, self.class_pixels = np.zeros((3, len(self.labels)), np.int64)
 
     def add(self, name: str, annotation: Annotation) -> None:
-        """Counts an image. Empty segments and images without any are remarked on."""
+        """Counts an image. One without a segment is remarked on."""
         areas = segment_areas(annotation)  # [n]
         counted = ~annotation.crowd
         self.images += 1
@@ -125,12 +127,21 @@ def _stated(data: Dataset, index: int, areas: np.ndarray) -> Iterable[str]:
         tolerances = [0.0] * len(rows)
     elif isinstance(data, CocoInstances):
         rows = data.instances(index)
-        # the area is a polygon's, whose pixels differ by a part of its outline
-        tolerances = [0.05 * row.get("area", 0) + 2 * sum(row.get("bbox", [0, 0, 0, 0])[2:]) + 2 for row in rows]
+        tolerances = [_tolerance(row) for row in rows]
     else:
         return
     for row, area, tolerance in zip(rows, areas.tolist(), tolerances, strict=True):
         if not area:
             yield f"segment {row['id']} is empty: no pixel of it"
-        elif "area" in row and abs(row["area"] - area) > tolerance:
-            yield f"segment {row['id']} has {area} pixels, its stated area is {row['area']:g}"
+        elif isinstance(stated := row.get("area"), (int, float)) and abs(stated - area) > tolerance:
+            yield f"segment {row['id']} has {area} pixels, its stated area is {stated:g}"
+
+
+def _tolerance(row: dict[str, Any]) -> float:
+    """Pixels by which an instance may differ from its area: a polygon's, whose pixels differ by a part of its outline.
+
+    Area and box may be null or missing, as some tools leave them.
+    """
+    area, box = row.get("area"), row.get("bbox")
+    outline = sum(box[2:]) if isinstance(box, list) and all(isinstance(side, (int, float)) for side in box) else 0
+    return 0.05 * (area if isinstance(area, (int, float)) else 0) + 2 * outline + 2

@@ -8,6 +8,7 @@ PNGs have a palette. Class 65 is "unlabeled" and counts for nothing. Facts: the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from mask2edge.runtime.command_line import InputError
@@ -28,7 +29,7 @@ def open_mapillary(root: Path, split: str, strict: bool = True) -> Dataset:
                 pairs, faults = paired(images, folder, strict)
                 if kind == "instances":
                     return IndexedInstances(root, split, labels, pairs, faults, decode)
-                return SemanticMaps(root, split, labels, pairs, faults)
+                return SemanticMaps(root, split, [replace(label, is_thing=None) for label in labels], pairs, faults)
     raise InputError(f"{root}: expected {split}/images with {split}/v1.2/instances or {split}/v1.2/labels")
 
 

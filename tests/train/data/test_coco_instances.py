@@ -94,6 +94,10 @@ def _no_image(root: Path) -> None:
     (root / "train2017/1.png").unlink()
 
 
+def _unnamed(root: Path) -> None:
+    change_json(root / JSON, annotations=lambda rows: (rows[3].pop("id"), rows[3].update(category_id=5)))
+
+
 def _unknown_image(root: Path) -> None:
     change_json(root / JSON, annotations=lambda rows: rows[0].update(image_id=99))
 
@@ -112,6 +116,7 @@ def _boxes_alone(root: Path) -> None:
         (_no_image, r"train2017/1\.png: missing", 2, 5),
         (_unknown_image, "annotation 50: image 99 is not among the images of the JSON", 3, 4),
         (_unknown_category, "annotation 50: category 5 is not among the categories", 3, 4),
+        (_unnamed, r"annotation \[3\]: category 5 is not among the categories", 3, 4),
         (_boxes_alone, "annotation 50: no segmentation, which says where the object lies", 3, 4),
     ],
 )
@@ -145,6 +150,25 @@ def test_a_mask_that_cannot_be_decoded_is_refused_by_name(tmp_path: Path, segmen
     with pytest.raises(InputError, match=r"instances_train2017\.json: annotation 51 of 0\.png: expected polygons or"):
         data.annotation(0)
     assert len(data.annotation(2)) == 1
+
+
+def test_annotations_need_no_ids(tmp_path: Path) -> None:
+    write_coco_instances(tmp_path)
+    expected = CocoInstances(tmp_path, "train").annotation(0)
+    change_json(tmp_path / JSON, annotations=lambda rows: [row.pop("id") for row in rows])
+    annotation = CocoInstances(tmp_path, "train").annotation(0)
+    np.testing.assert_array_equal(annotation.planes, expected.planes)
+    change_json(tmp_path / JSON, annotations=lambda rows: rows[1].update(segmentation="text"))
+    with pytest.raises(InputError, match=r"annotation \[1\] of 0\.png: expected polygons or an RLE"):
+        CocoInstances(tmp_path, "train").annotation(0)
+
+
+@pytest.mark.parametrize("row", [{"image_id": 0}, {"category_id": 9}, "text", None])
+def test_an_annotation_without_image_or_category_is_refused_by_its_place(tmp_path: Path, row: Any) -> None:
+    write_coco_instances(tmp_path)
+    change_json(tmp_path / JSON, annotations=lambda rows: rows.insert(2, row))
+    with pytest.raises(InputError, match=r"annotations\[2\]: expected an object with image_id, category_id and seg"):
+        CocoInstances(tmp_path, "train")
 
 
 def test_an_image_of_another_size_is_refused_by_name(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """The format `coco-panoptic` against panopticapi's own decoding, and what is wrong by name."""
 
+import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,7 +13,7 @@ from data_folders import CATEGORIES, change_json, scene, write_coco_panoptic, wr
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.train.data.coco_panoptic import CocoPanoptic, splits
-from mask2edge.train.labels import load_labels
+from mask2edge.train.labels import distinct_color, load_labels
 
 COCO = Path(__file__).resolve().parents[3].parent / "shared/data/coco_panoptic_mini"
 JSON = "annotations/panoptic_train2017.json"
@@ -30,6 +33,17 @@ def test_segments_are_read_with_class_and_crowd(tmp_path: Path, nested: bool) ->
         assert annotation.label_ids.tolist() == [0, 0, 1, 2]
         assert annotation.crowd.tolist() == [False, False, True, False]
         np.testing.assert_array_equal(annotation.planes, scene()[1][None])
+
+
+@pytest.mark.parametrize("color", ["#e1d0a3", [1, 2, 3, 255], [0.5, 0.5, 0.5], [1, 2, 256], [True, 0, 0], 7, None])
+def test_a_colour_of_another_kind_is_replaced_and_the_label_can_be_written(tmp_path: Path, color: Any) -> None:
+    write_coco_panoptic(tmp_path)
+    change_json(tmp_path / JSON, categories=lambda rows: rows[0].update(color=color))
+    labels = CocoPanoptic(tmp_path, "train").labels
+    assert (labels[1].name, labels[1].color) == ("dog", distinct_color(1))
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps([dataclasses.asdict(label) for label in labels]))
+    assert load_labels(path) == labels
 
 
 def test_a_segment_that_no_pixel_has_stays_empty(tmp_path: Path) -> None:
@@ -118,6 +132,14 @@ def _field_missing(root: Path) -> None:
     change_json(root / JSON, annotations=lambda rows: rows[0].pop("segments_info"))
 
 
+def _segment_without_id(root: Path) -> None:
+    change_json(root / JSON, annotations=lambda rows: rows[1]["segments_info"][0].pop("id"))
+
+
+def _segment_with_a_word_as_id(root: Path) -> None:
+    change_json(root / JSON, annotations=lambda rows: rows[1]["segments_info"][0].update(id="a"))
+
+
 def _category_without_isthing(root: Path) -> None:
     change_json(root / JSON, categories=lambda rows: rows[0].pop("isthing"))
 
@@ -141,6 +163,8 @@ def _no_image_folder(root: Path) -> None:
         (_damage_json, "expected a JSON file in COCO's format, got"),
         (_no_images, "expected images, got an empty list"),
         (_field_missing, "a field is missing: 'segments_info'"),
+        (_segment_without_id, r"annotation of image 11: expected segments, each with a whole number as its id"),
+        (_segment_with_a_word_as_id, r"annotation of image 11: expected segments, each with a whole number as its id"),
         (_category_without_isthing, "expected categories with id, name, isthing; got KeyError"),
         (_category_twice, "each with an id of its own"),
         (_no_map_folder, r"panoptic_train2017: missing; expected the PNG files"),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.train.data.ade20k import open_ade20k
-from mask2edge.train.data.annotation import semantic_map
+from mask2edge.train.data.annotation import Dataset, semantic_map
 from mask2edge.train.data.cityscapes import decode, open_cityscapes, splits
 from mask2edge.train.data.formats import open_dataset, recognise
 from mask2edge.train.data.mapillary import open_mapillary
@@ -50,6 +50,13 @@ def test_cityscapes_instances(cityscapes: Path) -> None:
     assert not annotation.planes[:, 5:].any()
 
 
+def _serves_classes_alone(data: Dataset) -> None:
+    assert for_tasks(data, ("semantic",)) is data
+    for task in ("panoptic", "instance"):  # all cars of an image are one segment
+        with pytest.raises(InputError, match="one class a pixel and no objects"):
+            for_tasks(data, (task,))
+
+
 def test_cityscapes_classes_are_the_same_from_either_kind_of_file(cityscapes: Path) -> None:
     panoptic = for_tasks(open_cityscapes(cityscapes, "train"), ("semantic",))
     expected = semantic_map(panoptic.annotation(0), 255)
@@ -58,6 +65,7 @@ def test_cityscapes_classes_are_the_same_from_either_kind_of_file(cityscapes: Pa
     data = open_cityscapes(cityscapes, "train")
     np.testing.assert_array_equal(semantic_map(data.annotation(0), 255), expected)
     np.testing.assert_array_equal(expected[:, 0], [0, 13, 13, 13, 11, 255, 255, 255])
+    _serves_classes_alone(data)
 
 
 def test_cityscapes_ids_are_those_of_its_own_scripts() -> None:
@@ -106,6 +114,7 @@ def test_mapillary_instances_and_classes(tmp_path: Path, version: str) -> None:
     semantic = open_mapillary(tmp_path, "validation")
     np.testing.assert_array_equal(semantic_map(semantic.annotation(0), 255), expected)
     np.testing.assert_array_equal(expected[:, 0], [19, 19, 13, 64, 255, 255, 255, 255])
+    _serves_classes_alone(semantic)
     with pytest.raises(InputError, match=r"expected training/images with training/v1\.2/instances"):
         open_mapillary(tmp_path, "training")
 

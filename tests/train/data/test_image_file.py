@@ -40,6 +40,14 @@ def test_a_file_that_was_cut_off_is_refused(
     assert capfd.readouterr().err == ""
 
 
+def test_a_jpeg_without_its_end_marker_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(cv2.imencode(".jpg", SMOOTH)[1].tobytes()[:-2])
+    with pytest.raises(InputError, match="expected a whole image"):
+        read_rgb(path)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_what_a_camera_appends_does_no_harm(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"

