@@ -87,7 +87,7 @@ def train(
     folder = RunFolder(out, config, spec) if processes.is_main else None
     with processes.together():
         if resume:
-            load_training_state(out / STATE_FILE, config, state)
+            load_training_state(out / STATE_FILE, config, spec, state)
             progress = state.progress
     if folder:
         folder.begin(state, resume)

@@ -44,7 +44,7 @@ class RunFolder:
         if resumed:
             rewind_metrics(self.path / METRICS_FILE, state.progress)
         else:
-            save_training_state(self.path / STATE_FILE, self.config, state)
+            save_training_state(self.path / STATE_FILE, self.config, self.spec, state)
 
     def log(self, row: Mapping[str, Any]) -> None:
         append_metrics(self.path / METRICS_FILE, row)
@@ -61,7 +61,7 @@ class RunFolder:
     def save(self, state: TrainingState) -> None:
         if self._board:
             self._board.flush()
-        save_training_state(self.path / STATE_FILE, self.config, state)
+        save_training_state(self.path / STATE_FILE, self.config, self.spec, state)
         self._save_checkpoint(LAST_FILE, state)
 
     def save_best(self, state: TrainingState) -> None:

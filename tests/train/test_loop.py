@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from typing import Any
 import cv2
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny_training import CONFIG, tiny_model, write_bands
 from torch import nn
 
 from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.spec import Label
 from mask2edge.train import loop, run_folder, stopping
 from mask2edge.train.averaging import AveragedWeights
 from mask2edge.train.checkpoint import load_checkpoint
@@ -23,10 +26,19 @@ from mask2edge.train.config import Config
 from mask2edge.train.data.batches import AUGMENTATION, LOSS, ORDER, derived_seed, training_batches
 from mask2edge.train.data.semantic_folder import SemanticFolder
 from mask2edge.train.data.transforms import Augmentation
+from mask2edge.train.labels import labels_from_names
 from mask2edge.train.samples import SamplePictures
 from mask2edge.train.train import build_spec
-from mask2edge.train.training_state import Progress, TrainingState, load_training_state, save_training_state
+from mask2edge.train.training_state import (
+    Progress,
+    TrainingState,
+    differences,
+    load_training_state,
+    save_training_state,
+)
 from mask2edge.train.validation import validate
+
+SPEC = build_spec(CONFIG, labels_from_names(["red", "green", "blue"]))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -303,6 +315,63 @@ def test_a_state_that_cannot_be_continued_is_refused(
         run(tmp_path, resume=True, config=config)
 
 
+Merge = dict[str, tuple[str, ...]]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes"),
+    [
+        ({"warm": ("red",)}, {"warm": ("red",)}, []),
+        ({}, {"warm": ("red",)}, ["data.merge.warm was None, now ('red',)"]),
+        ({"warm": ("red",)}, {}, ["data.merge.warm was ('red',), now None"]),
+        (
+            {"warm": ("red",)},
+            {"hot": ("red",)},
+            ["data.merge.warm was ('red',), now None", "data.merge.hot was None, now ('red',)"],
+        ),
+    ],
+    ids=["same", "new", "gone", "renamed"],
+)
+def test_a_merge_of_classes_is_a_setting(tmp_path: Path, before: Merge, after: Merge, changes: list[str]) -> None:
+    saved, now = (dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, merge=m)) for m in (before, after))
+    assert differences(saved, SPEC.labels, now, SPEC.labels) == changes
+    state = loop.initial_state(saved, tiny_model(seed=0), torch.device("cpu"))
+    save_training_state(tmp_path / "state.safetensors", saved, SPEC, state)
+    if changes:
+        with pytest.raises(InputError, match=re.escape("; ".join(changes)) + "; use the same"):
+            load_training_state(tmp_path / "state.safetensors", now, SPEC, state)
+    else:
+        load_training_state(tmp_path / "state.safetensors", now, SPEC, state)
+
+
+def test_data_of_other_classes_do_not_continue_a_run(uninterrupted: Path, tmp_path: Path) -> None:
+    path = uninterrupted / run_folder.STATE_FILE
+    state = loop.initial_state(CONFIG, tiny_model(seed=1), torch.device("cpu"))
+    first, second, third = SPEC.labels
+    swapped = dataclasses.replace(
+        SPEC, labels=(dataclasses.replace(first, name="blue"), second, dataclasses.replace(third, name="red"))
+    )
+    with pytest.raises(
+        InputError, match=r"settings: classes\.0\.name was 'red', now 'blue'; classes\.2\.name was 'blue'"
+    ):
+        load_training_state(path, CONFIG, swapped, state)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    del metadata["spec"]  # of a version that did not note the classes
+    save_file(load_file(path), tmp_path / "old.safetensors", metadata)
+    load_training_state(tmp_path / "old.safetensors", CONFIG, swapped, state)
+    assert state.progress.step == 4
+
+
+def test_a_long_list_of_changes_is_cut(uninterrupted: Path) -> None:
+    state = loop.initial_state(CONFIG, tiny_model(seed=1), torch.device("cpu"))
+    other = dataclasses.replace(
+        SPEC, labels=tuple(Label(n, f"class {n}", True, (n, n, n), n + 50) for n in range(3))
+    )  # four differences each
+    with pytest.raises(InputError, match=r"other settings: (classes[^;]*; ){8}and 4 more; use the same"):
+        load_training_state(uninterrupted / run_folder.STATE_FILE, CONFIG, other, state)
+
+
 def test_a_state_brings_back_weights_averages_and_moments(tmp_path: Path) -> None:
     def parts() -> TrainingState:
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm(4)).to(memory_format=torch.channels_last)
@@ -318,8 +387,8 @@ def test_a_state_brings_back_weights_averages_and_moments(tmp_path: Path) -> Non
     assert other.averaged
     state.averaged.update(0)
     state.progress = Progress(7, 4, 0.5)
-    save_training_state(tmp_path / "state.safetensors", CONFIG, state)
-    load_training_state(tmp_path / "state.safetensors", CONFIG, other)
+    save_training_state(tmp_path / "state.safetensors", CONFIG, SPEC, state)
+    load_training_state(tmp_path / "state.safetensors", CONFIG, SPEC, other)
     assert other.progress == Progress(7, 4, 0.5)
     assert other.scaler.state_dict() == state.scaler.state_dict()
     for mine, theirs in zip(state.model.parameters(), other.model.parameters(), strict=True):
@@ -335,7 +404,7 @@ def test_a_state_brings_back_weights_averages_and_moments(tmp_path: Path) -> Non
     assert not torch.equal(before["0.weight"], state.model.state_dict()["0.weight"])
     other.model = nn.Linear(2, 2)
     with pytest.raises(InputError, match="the tensors do not fit the model"):
-        load_training_state(tmp_path / "state.safetensors", CONFIG, other)
+        load_training_state(tmp_path / "state.safetensors", CONFIG, SPEC, other)
 
 
 def test_averaged_weights_are_saved_validated_and_resumed(
