@@ -92,11 +92,12 @@ class Step:
         """The update after `step` updates. Raises InputError, on all processes, where losses or gradients are not
         finite, or a process could not read its samples."""
         settings, processes, scaler = self.settings, self.processes, self.state.scaler
-        torch.manual_seed(derived_seed(settings.seed, DROP_PATH, step * processes.size + processes.rank))
         started = time.perf_counter()
         with processes.together():
             batch = next(self.batches)
         self.data_seconds = time.perf_counter() - started
+        # after the batch: the loader's iterator, which the first batch makes, draws from this generator too
+        torch.manual_seed(derived_seed(settings.seed, DROP_PATH, step * processes.size + processes.rank))
         rate = set_learning_rate(self.state.optimizer, settings, step)
         self.state.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(batch)

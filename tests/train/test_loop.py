@@ -67,7 +67,8 @@ def run(data: tuple[SemanticFolder, SemanticFolder]) -> Run:
     def start(
         out: Path, resume: bool = False, config: Config = CONFIG, validation: loop.Validation | None = None
     ) -> loop.Outcome:
-        model = tiny_model(seed=99 if resume else 0)  # what a resumed run starts from must not matter
+        # what a resumed run starts from must not matter
+        model = tiny_model(seed=99 if resume else 0, dropout=config.model.decoder_dropout)
         spec = build_spec(config, data[0].labels)
         return loop.train(config, spec, model, data[0], validation or validating(data[1]), out, resume)
 
@@ -433,6 +434,25 @@ def test_averaged_weights_are_saved_validated_and_resumed(
     monkeypatch.setattr(run_folder, "append_metrics", append_and_signal)
     assert run(tmp_path / "stopped", config=config).step == 3
     monkeypatch.setattr(run_folder, "append_metrics", append)
+    run(tmp_path / "stopped", resume=True, config=config)
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_resumed_run_drops_what_the_uninterrupted_one_does(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, decoder_dropout=0.1))
+    run(tmp_path / "whole", config=config)
+    append = run_folder.append_metrics
+
+    def append_and_signal(path: Path, row: dict[str, Any]) -> None:
+        append(path, row)
+        if row["step"] == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "append_metrics", append_and_signal)
+        assert run(tmp_path / "stopped", config=config).step == 1
     run(tmp_path / "stopped", resume=True, config=config)
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
