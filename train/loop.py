@@ -93,22 +93,20 @@ def train(
         folder.begin(state, resume)
     step_once = Step(config, spec, state, training, processes)
     pace = Pace(settings.batch_size, processes.device)
-    saved_step = progress.step
     best: dict[str, str] = {}
 
     with StopSignals() as stop, progress_bar(settings.steps, progress.step, processes.is_main) as bar:
         while True:
             at_end = progress.step == settings.steps
+            save_due = at_end or progress.step % settings.checkpoint_every == 0
+            if folder and save_due:  # before the validation too: an error in it loses no steps
+                folder.save(state)
             if validation is not None and _validation_due(progress, settings.validate_every, at_end):
                 with pace.paused():
                     best = _validate(state, validation, pictures, folder, processes, stop, bar) or best
             signal = int(processes.max([stop.received or 0])[0]) or None
-            if progress.step > saved_step and (
-                at_end or signal is not None or progress.step % settings.checkpoint_every == 0
-            ):
-                if folder:
-                    folder.save(state)
-                saved_step = progress.step
+            if folder and (save_due or signal is not None):
+                folder.save(state)
             if at_end or signal is not None:
                 # a signal during the last validation leaves that validation to be done: the run has not ended
                 ended = at_end and not (validation is not None and progress.validated < progress.step)

@@ -166,6 +166,37 @@ def test_a_signal_during_validation_leaves_the_validation_to_the_resumed_run(
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
+def test_a_validation_made_up_for_at_the_end_is_kept(
+    run: Run, data: tuple[SemanticFolder, SemanticFolder], uninterrupted: Path, tmp_path: Path
+) -> None:
+    """The last validation was interrupted; the resumed run has nothing else to do, and a third one nothing at all."""
+    calls = iter((2, 4))
+
+    def interrupted_at_the_end(model: nn.Module, stop: Callable[[], bool]) -> Any:
+        if next(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return validating(data[1])(model, stop)
+
+    def not_called(model: nn.Module, stop: Callable[[], bool]) -> Any:
+        raise AssertionError("validated already")
+
+    assert run(tmp_path, validation=interrupted_at_the_end).signal == signal.SIGINT
+    run(tmp_path, resume=True)
+    assert run(tmp_path, resume=True, validation=not_called).step == 4
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_an_error_in_a_validation_loses_no_steps(run: Run, uninterrupted: Path, tmp_path: Path) -> None:
+    def failing(model: nn.Module, stop: Callable[[], bool]) -> Any:
+        raise InputError("the data do not fit")
+
+    with pytest.raises(InputError, match="the data do not fit"):
+        run(tmp_path, validation=failing)
+    assert load_checkpoint(tmp_path / run_folder.LAST_FILE).step == 2
+    assert run(tmp_path, resume=True).step == 4
+    assert_same_run(tmp_path, uninterrupted)
+
+
 def test_a_second_signal_interrupts_at_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "PATIENCE", 0.1)
 
