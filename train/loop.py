@@ -37,7 +37,7 @@ from mask2edge.train.training_state import Progress, TrainingState, load_trainin
 
 class Scores(Protocol):
     """What a validation found. score: the number to maximise, called `name`; metrics: all figures, by name;
-    per_class: task -> class -> figures."""
+    per_class: task -> class -> figures; skipped: images that could not be read."""
 
     @property
     def name(self) -> str: ...
@@ -47,11 +47,13 @@ class Scores(Protocol):
     def metrics(self) -> Mapping[str, float]: ...
     @property
     def per_class(self) -> Mapping[str, Any]: ...
+    @property
+    def skipped(self) -> int: ...
 
 
 # (network in eval mode, stop) -> scores, or None where stop() became true before they were complete
 Validation = Callable[[nn.Module, Callable[[], bool]], Scores | None]
-Pictures = Callable[[nn.Module], np.ndarray]  # network in eval mode -> BGR uint8 [H, W, 3]
+Pictures = Callable[[nn.Module], np.ndarray | None]  # network in eval mode -> BGR uint8 [H, W, 3], or nothing to show
 
 
 @dataclass(frozen=True)
@@ -172,11 +174,12 @@ def _validate(
                     progress.best = scores.score
                     folder.save_best(state)
                 seconds = time.perf_counter() - started
-                figures = {**scores.metrics, "per_class": scores.per_class, "seconds": seconds}
-                folder.log({"kind": "validation", "step": progress.step, **figures})
+                figures = {**scores.metrics, "per_class": scores.per_class, "skipped_images": scores.skipped}
+                folder.log({"kind": "validation", "step": progress.step, **figures, "seconds": seconds})
                 shown = {f"best_{scores.name}": f"{progress.best:.4f}"}
-                if pictures is not None:
-                    folder.save_samples(pictures(state.evaluated), progress.step)
+                sheet = pictures(state.evaluated) if pictures is not None else None
+                if sheet is not None:
+                    folder.save_samples(sheet, progress.step)
                 bar.clear()
                 in_words = ", ".join(f"{name} {figure:.4f}" for name, figure in scores.metrics.items())
                 say(f"step {progress.step}: {in_words}")

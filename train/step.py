@@ -10,6 +10,7 @@ its own, and the losses are divided by the whole batch's counts: so the update i
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -117,7 +118,10 @@ class Step:
         total = float(self.criterion.total(losses))  # type: ignore[arg-type]
         terms = {f"loss_{name}": losses[name] for name in ("class", "mask", "dice")}
         scale = {"loss_scale": scaler.get_scale()} if scaler.is_enabled() else {}
-        return {"lr": rate, "loss": total, **terms, "gradient_norm": norm.item(), **scale}
+        size = norm.item()
+        # an overflow has no norm, and JSON no word for infinity
+        norms = {"gradient_norm": size} if math.isfinite(size) else {}
+        return {"lr": rate, "loss": total, **terms, **norms, **scale}
 
     def _backward(self, batch: Batch) -> dict[str, float]:
         """Leaves the global batch's gradients in the parameters; returns its losses, the same on all processes."""

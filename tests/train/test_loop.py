@@ -488,6 +488,16 @@ def test_a_resumed_run_drops_what_the_uninterrupted_one_does(
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
 
+def test_what_a_validation_could_not_read_is_counted(tmp_path: Path) -> None:
+    training, validation = write_bands(tmp_path)
+    (tmp_path / "val/0.png").write_bytes(b"")  # the only picture of `count` 1
+    spec, out = build_spec(CONFIG, training.labels), tmp_path / "run"
+    pictures = SamplePictures(validation, spec, count=1)
+    loop.train(CONFIG, spec, tiny_model(seed=0), training, validating(validation), out, pictures=pictures)
+    assert [row["skipped_images"] for row in rows(out) if row["kind"] == "validation"] == [1, 1]
+    assert not (out / "samples").exists()
+
+
 def test_each_validation_leaves_pictures(data: tuple[SemanticFolder, SemanticFolder], tmp_path: Path) -> None:
     spec = build_spec(CONFIG, data[0].labels)
     pictures = SamplePictures(data[1], spec)
