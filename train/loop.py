@@ -79,7 +79,8 @@ def train(
     """Runs to config.train.steps, or to SIGINT or SIGTERM on any process: then the state is saved first.
 
     Raises InputError where `resume` finds no state or one of other settings, where the batch does not divide by the
-    processes, and where loss or gradients stop being finite: files then stay as the last checkpoint left them.
+    processes, and where loss or gradients stop being finite: the state and last.safetensors then stay those of the last
+    checkpoint; metrics.jsonl, best.safetensors and samples are of later steps where there were any.
     """
     settings = config.train
     processes = processes or Processes(own_device())

@@ -29,7 +29,9 @@ from mask2edge.train.config import Config, from_dict
 FORMAT = "mask2edge-training-state"
 SHOWN_CHANGES = 8  # in the line that refuses a resume
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of torch.optim.AdamW
-# What a run computes does not depend on these, beyond rounding: a resumed run may have others.
+# What a run computes does not depend on these, beyond rounding: a resumed run may have others. But for
+# train.accumulate where Swin drops paths or the decoder drops out: that is drawn for each micro-batch, so that with
+# another number of them the run goes on, not as it would have (train/step.py).
 MACHINE_SETTINGS = frozenset({"data.workers", "data.cache_mib", "train.accumulate", "train.checkpoint_activations"})
 
 
