@@ -53,12 +53,12 @@ class TinyBackbone(nn.Module):
         return maps
 
 
-def tiny_model(seed: int) -> Mask2Former:
+def tiny_model(seed: int, dropout: float = 0.0) -> Mask2Former:
     torch.manual_seed(seed)
     return Mask2Former(
         TinyBackbone(),
         PixelDecoder(TinyBackbone.channels, hidden_dim=32, ffn_dim=32, num_layers=1, num_heads=2),
-        MaskDecoder(3, num_queries=6, hidden_dim=32, ffn_dim=32, num_layers=1, num_heads=2),
+        MaskDecoder(3, num_queries=6, hidden_dim=32, ffn_dim=32, num_layers=1, num_heads=2, dropout=dropout),
     )
 
 

@@ -5,7 +5,8 @@
             data = open_data(...)
         count, = processes.sum([len(data)])
 
-Only the main process writes files and speaks.
+Only the main process writes files. It speaks for all, but for what another alone knows: each warns of the images that
+it could not read for its part of a batch.
 """
 
 from __future__ import annotations

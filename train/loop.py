@@ -37,7 +37,7 @@ from mask2edge.train.training_state import Progress, TrainingState, load_trainin
 
 class Scores(Protocol):
     """What a validation found. score: the number to maximise, called `name`; metrics: all figures, by name;
-    per_class: task -> class -> figures."""
+    per_class: task -> class -> figures; skipped: images that could not be read."""
 
     @property
     def name(self) -> str: ...
@@ -47,11 +47,13 @@ class Scores(Protocol):
     def metrics(self) -> Mapping[str, float]: ...
     @property
     def per_class(self) -> Mapping[str, Any]: ...
+    @property
+    def skipped(self) -> int: ...
 
 
 # (network in eval mode, stop) -> scores, or None where stop() became true before they were complete
 Validation = Callable[[nn.Module, Callable[[], bool]], Scores | None]
-Pictures = Callable[[nn.Module], np.ndarray]  # network in eval mode -> BGR uint8 [H, W, 3]
+Pictures = Callable[[nn.Module], np.ndarray | None]  # network in eval mode -> BGR uint8 [H, W, 3], or nothing to show
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def train(
     """Runs to config.train.steps, or to SIGINT or SIGTERM on any process: then the state is saved first.
 
     Raises InputError where `resume` finds no state or one of other settings, where the batch does not divide by the
-    processes, and where loss or gradients stop being finite: files then stay as the last checkpoint left them.
+    processes, and where loss or gradients stop being finite: the state and last.safetensors then stay those of the last
+    checkpoint; metrics.jsonl, best.safetensors and samples are of later steps where there were any.
     """
     settings = config.train
     processes = processes or Processes(own_device())
@@ -87,28 +90,26 @@ def train(
     folder = RunFolder(out, config, spec) if processes.is_main else None
     with processes.together():
         if resume:
-            load_training_state(out / STATE_FILE, config, state)
+            load_training_state(out / STATE_FILE, config, spec, state)
             progress = state.progress
     if folder:
         folder.begin(state, resume)
     step_once = Step(config, spec, state, training, processes)
     pace = Pace(settings.batch_size, processes.device)
-    saved_step = progress.step
     best: dict[str, str] = {}
 
     with StopSignals() as stop, progress_bar(settings.steps, progress.step, processes.is_main) as bar:
         while True:
             at_end = progress.step == settings.steps
+            save_due = at_end or progress.step % settings.checkpoint_every == 0
+            if folder and save_due:  # before the validation too: an error in it loses no steps
+                folder.save(state)
             if validation is not None and _validation_due(progress, settings.validate_every, at_end):
                 with pace.paused():
                     best = _validate(state, validation, pictures, folder, processes, stop, bar) or best
             signal = int(processes.max([stop.received or 0])[0]) or None
-            if progress.step > saved_step and (
-                at_end or signal is not None or progress.step % settings.checkpoint_every == 0
-            ):
-                if folder:
-                    folder.save(state)
-                saved_step = progress.step
+            if folder and (save_due or signal is not None):
+                folder.save(state)
             if at_end or signal is not None:
                 # a signal during the last validation leaves that validation to be done: the run has not ended
                 ended = at_end and not (validation is not None and progress.validated < progress.step)
@@ -174,11 +175,12 @@ def _validate(
                     progress.best = scores.score
                     folder.save_best(state)
                 seconds = time.perf_counter() - started
-                figures = {**scores.metrics, "per_class": scores.per_class, "seconds": seconds}
-                folder.log({"kind": "validation", "step": progress.step, **figures})
+                figures = {**scores.metrics, "per_class": scores.per_class, "skipped_images": scores.skipped}
+                folder.log({"kind": "validation", "step": progress.step, **figures, "seconds": seconds})
                 shown = {f"best_{scores.name}": f"{progress.best:.4f}"}
-                if pictures is not None:
-                    folder.save_samples(pictures(state.evaluated), progress.step)
+                sheet = pictures(state.evaluated) if pictures is not None else None
+                if sheet is not None:
+                    folder.save_samples(sheet, progress.step)
                 bar.clear()
                 in_words = ", ".join(f"{name} {figure:.4f}" for name, figure in scores.metrics.items())
                 say(f"step {progress.step}: {in_words}")

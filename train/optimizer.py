@@ -1,4 +1,4 @@
-"""AdamW over the reference's parameter groups, and the learning rate's course.
+"""AdamW over the reference's parameter groups (but for one embedding), and the learning rate's course.
 
     optimizer = build_optimizer(model, config.train)
     set_learning_rate(optimizer, config.train, step)
@@ -19,7 +19,9 @@ from mask2edge.runtime.command_line import InputError
 from mask2edge.train.config import TrainConfig
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-# Embeddings that are plain parameters here; the reference has them as nn.Embedding or names them in train_net.py.
+# Embeddings that are plain parameters here. The reference does not decay the mask decoder's three, which are
+# nn.Embedding there, and Swin's bias tables, which train_net.py names. The pixel decoder's level_embed is a bare
+# parameter there too (msdeformattn.py), and so it is decayed; here it is treated as the other embeddings are.
 EMBEDDINGS = ("level_embed", "query_features", "query_positions", "relative_position_bias_table")
 POLYNOMIAL_POWER = 0.9
 
@@ -27,7 +29,8 @@ POLYNOMIAL_POWER = 0.9
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW with up to four groups: backbone or not (its rate is multiplied), decayed or not (norms and embeddings).
 
-    Each group has `base_lr`, its rate before the schedule. Frozen parameters are left out. Reference: train_net.py.
+    Each group has `base_lr`, its rate before the schedule. Frozen parameters are left out. Reference: train_net.py,
+    which decays pixel_decoder.level_embed as well.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for module_name, module in model.named_modules():

@@ -1,7 +1,7 @@
 """How fast a run goes: seconds a step, of which waiting for data, images a second and skipped, peak memory.
 
 pace = Pace(batch_size=16, device=device)
-pace.step(waited=0.01)
+pace.step(waited=0.01, skipped=0)
 with pace.paused(): validate()
 pace.row()      # of the steps since the last row
 """

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class RunFolder:
     def __init__(self, path: Path, config: Config, spec: ModelSpec) -> None:
         self.path, self.config, self.spec = path, config, spec
         self._board: TensorBoardLog | None = None
+        self._saved: Progress | None = None  # of the state in the folder
 
     def begin(self, state: TrainingState, resumed: bool) -> None:
         """A new run leaves a state to resume at once; a resumed one writes the rows after its state again."""
@@ -44,7 +46,8 @@ class RunFolder:
         if resumed:
             rewind_metrics(self.path / METRICS_FILE, state.progress)
         else:
-            save_training_state(self.path / STATE_FILE, self.config, state)
+            save_training_state(self.path / STATE_FILE, self.config, self.spec, state)
+        self._saved = replace(state.progress)
 
     def log(self, row: Mapping[str, Any]) -> None:
         append_metrics(self.path / METRICS_FILE, row)
@@ -59,10 +62,13 @@ class RunFolder:
             self._board.picture("samples", sheet, step)
 
     def save(self, state: TrainingState) -> None:
+        """The state and its weights, where steps or a validation were added to what was saved."""
         if self._board:
             self._board.flush()
-        save_training_state(self.path / STATE_FILE, self.config, state)
-        self._save_checkpoint(LAST_FILE, state)
+        if state.progress != self._saved:
+            save_training_state(self.path / STATE_FILE, self.config, self.spec, state)
+            self._save_checkpoint(LAST_FILE, state)
+            self._saved = replace(state.progress)
 
     def save_best(self, state: TrainingState) -> None:
         self._save_checkpoint(BEST_FILE, state)

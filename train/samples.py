@@ -13,10 +13,10 @@ from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.spec import ModelSpec
 from mask2edge.train.data.annotation import Dataset
 from mask2edge.train.torch_session import torch_segmenter
+from mask2edge.train.validation import TASKS_BY_WEIGHT
 
 COUNT = 4  # images
 WIDTH = 480  # of one picture on the sheet, pixels
-TASKS = ("panoptic", "instance", "semantic")  # the first that the model has is drawn
 
 
 class SamplePictures:
@@ -26,10 +26,10 @@ class SamplePictures:
     def __init__(self, data: Dataset, spec: ModelSpec, count: int = COUNT) -> None:
         self._data, self._spec = data, spec
         self._indices = sorted({round(n * (len(data) - 1) / max(1, count - 1)) for n in range(count)})
-        self._task = next(task for task in TASKS if task in spec.tasks)
+        self._task = next(task for task in TASKS_BY_WEIGHT if task in spec.tasks)
 
-    def __call__(self, model: nn.Module) -> np.ndarray:
-        """`model` in eval mode. BGR uint8 [H, 2 * WIDTH, 3]."""
+    def __call__(self, model: nn.Module) -> np.ndarray | None:
+        """`model` in eval mode. BGR uint8 [H, 2 * WIDTH, 3]; None where none of the images can be read."""
         segmenter = torch_segmenter(model, self._spec)
         rows = []
         for index in self._indices:
@@ -39,7 +39,7 @@ class SamplePictures:
                 continue  # the validation says it
             result = segmenter(image, task=self._task)
             rows.append(np.hstack([_at_width(image), _at_width(result.draw(image))]))  # [h', 2 * WIDTH, 3]
-        return np.vstack(rows)
+        return np.vstack(rows) if rows else None
 
 
 def _at_width(image: np.ndarray) -> np.ndarray:

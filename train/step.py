@@ -4,12 +4,15 @@
     row = step_once(0)     # learning rate, losses, norm of the gradient
 
 The global batch is the same whatever the number of processes and micro-batches, every sample draws from generators of
-its own, and the losses are divided by the whole batch's counts: so the update is the same up to rounding.
+its own, and the losses are divided by the whole batch's counts: so the update is the same up to rounding. Not so where
+Swin drops paths or the decoder drops out (model.decoder_dropout): that is drawn per process and micro-batch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -38,9 +41,9 @@ Target = Mapping[str, Tensor]  # {"labels": int64 [T], "masks": bool [T, H, W]}
 class Step:
     """What it does depends on the weights and the step's number alone.
 
-    Dropped paths and dropout are drawn per step and process: deterministic, but not the same for another number of
-    processes or micro-batches. Of the last call, `data_seconds` is how long it waited for its batch, and `skipped` how
-    many images all processes left out of it.
+    Dropped paths and dropout follow from the seed, the step and the process, and are drawn by one micro-batch after
+    another: deterministic, but not the same for another number of processes or micro-batches. Of the last call,
+    `data_seconds` is how long it waited for its batch, and `skipped` how many images all processes left out of it.
     """
 
     def __init__(
@@ -57,20 +60,8 @@ class Step:
                     state.model, broadcast_buffers=False, gradient_as_bucket_view=True
                 )
         self.parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
-        loss = config.loss
-        self.no_object_weight = loss.no_object_weight
-        self.criterion = SetCriterion(
-            spec.num_classes,
-            class_weight=loss.class_weight,
-            mask_weight=loss.mask_weight,
-            dice_weight=loss.dice_weight,
-            no_object_weight=loss.no_object_weight,
-            num_points=loss.num_points,
-            oversample_ratio=loss.oversample_ratio,
-            importance_sample_ratio=loss.importance_sample_ratio,
-            matching_on=loss.matching_on,
-            loss_on=loss.loss_on,
-        ).to(processes.device)
+        self.no_object_weight = config.loss.no_object_weight
+        self.criterion = SetCriterion(spec.num_classes, **dataclasses.asdict(config.loss)).to(processes.device)
         data, mean, std = config.data, spec.preprocessing.mean, spec.preprocessing.std
         augment = build_augmentation(data, spec.labels, fill=mean)
         self.batches = iter(
@@ -90,13 +81,14 @@ class Step:
 
     def __call__(self, step: int) -> dict[str, float]:
         """The update after `step` updates. Raises InputError, on all processes, where losses or gradients are not
-        finite, or a process could not read its samples."""
+        finite, or a process could not read its samples: the weights are then those before the step."""
         settings, processes, scaler = self.settings, self.processes, self.state.scaler
-        torch.manual_seed(derived_seed(settings.seed, DROP_PATH, step * processes.size + processes.rank))
         started = time.perf_counter()
         with processes.together():
             batch = next(self.batches)
         self.data_seconds = time.perf_counter() - started
+        # after the batch: the loader's iterator, which the first batch makes, draws from this generator too
+        torch.manual_seed(derived_seed(settings.seed, DROP_PATH, step * processes.size + processes.rank))
         rate = set_learning_rate(self.state.optimizer, settings, step)
         self.state.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(batch)
@@ -116,7 +108,10 @@ class Step:
         total = float(self.criterion.total(losses))  # type: ignore[arg-type]
         terms = {f"loss_{name}": losses[name] for name in ("class", "mask", "dice")}
         scale = {"loss_scale": scaler.get_scale()} if scaler.is_enabled() else {}
-        return {"lr": rate, "loss": total, **terms, "gradient_norm": norm.item(), **scale}
+        size = norm.item()
+        # an overflow has no norm, and JSON no word for infinity
+        norms = {"gradient_norm": size} if math.isfinite(size) else {}
+        return {"lr": rate, "loss": total, **terms, **norms, **scale}
 
     def _backward(self, batch: Batch) -> dict[str, float]:
         """Leaves the global batch's gradients in the parameters; returns its losses, the same on all processes."""

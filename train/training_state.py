@@ -1,7 +1,7 @@
 """What a stopped run needs to go on as if never stopped, in one file: weights, their average, AdamW's moments.
 
-    save_training_state(path, config, state)
-    load_training_state(path, config, state)
+    save_training_state(path, config, spec, state)
+    load_training_state(path, config, spec, state)
 
 One file, written whole or not at all, so that weights and moments are always of the same step. No pickle, no random
 state and nothing of a process: every draw is derived from the seed and the number of the step or the sample.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mask2edge.runtime.command_line import InputError, whole_file
+from mask2edge.runtime.spec import Label, ModelSpec
 from mask2edge.train.averaging import AveragedWeights
 from mask2edge.train.config import Config, from_dict
 
 FORMAT = "mask2edge-training-state"
+SHOWN_CHANGES = 8  # in the line that refuses a resume
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of torch.optim.AdamW
-# What a run computes does not depend on these, beyond rounding: a resumed run may have others.
+# What a run computes does not depend on these, beyond rounding: a resumed run may have others. But for
+# train.accumulate where Swin drops paths or the decoder drops out: that is drawn for each micro-batch, so that with
+# another number of them the run goes on, not as it would have (train/step.py).
 MACHINE_SETTINGS = frozenset({"data.workers", "data.cache_mib", "train.accumulate", "train.checkpoint_activations"})
 
 
@@ -55,7 +60,7 @@ class TrainingState:
         return self.model if self.averaged is None else self.averaged.model
 
 
-def save_training_state(path: Path, config: Config, state: TrainingState) -> None:
+def save_training_state(path: Path, config: Config, spec: ModelSpec, state: TrainingState) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     for name, parameter in state.model.named_parameters():
         for key, value in state.optimizer.state.get(parameter, {}).items():
@@ -65,6 +70,7 @@ def save_training_state(path: Path, config: Config, state: TrainingState) -> Non
     metadata = {
         "format": FORMAT,
         "config": json.dumps(dataclasses.asdict(config)),
+        "spec": spec.to_json(),
         "progress": json.dumps(dataclasses.asdict(state.progress)),
         "scaler": json.dumps(state.scaler.state_dict()),  # {} but in fp16
     }
@@ -72,8 +78,8 @@ def save_training_state(path: Path, config: Config, state: TrainingState) -> Non
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
 
 
-def load_training_state(path: Path, config: Config, state: TrainingState) -> None:
-    """Fills `state`. Raises InputError for a missing or damaged file, or one of other settings."""
+def load_training_state(path: Path, config: Config, spec: ModelSpec, state: TrainingState) -> None:
+    """Fills `state`. Raises InputError for a missing or damaged file, or one of other settings or other classes."""
     if not path.is_file():
         raise InputError(f"--resume: {path} is not there; expected the folder of a started run (--out)")
     try:
@@ -88,11 +94,13 @@ def load_training_state(path: Path, config: Config, state: TrainingState) -> Non
         saved = from_dict(Config, json.loads(metadata["config"]))
         progress = Progress(**json.loads(metadata["progress"]))
         scaler = json.loads(metadata.get("scaler", "{}"))
+        labels = ModelSpec.from_json(metadata["spec"]).labels if "spec" in metadata else spec.labels  # older files
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: the training state's metadata is damaged or of another version ({error})") from error
-    if changes := differences(saved, config):
+    if changes := differences(saved, labels, config, spec.labels):
+        others = f"; and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
         raise InputError(
-            f"--resume: the run in {path.parent} has other settings: {'; '.join(changes)}; "
+            f"--resume: the run in {path.parent} has other settings: {'; '.join(changes[:SHOWN_CHANGES])}{others}; "
             "use the same, or start a new run with another --out"
         )
     _fill(path, tensors, state)
@@ -101,14 +109,19 @@ def load_training_state(path: Path, config: Config, state: TrainingState) -> Non
     state.progress = progress
 
 
-def differences(saved: Config, now: Config) -> list[str]:
-    """`train.steps was 100, now 200` for every setting that differs and is not among MACHINE_SETTINGS."""
-    before, after = _flat(dataclasses.asdict(saved)), _flat(dataclasses.asdict(now))
+def differences(saved: Config, saved_labels: Sequence[Label], now: Config, labels: Sequence[Label]) -> list[str]:
+    """`train.steps was 100, now 200` for every setting that differs and is not among MACHINE_SETTINGS, and
+    `classes.1.name was 'sky', now 'tree'` for what differs in the data's classes."""
+    before, after = _flat(_with_classes(saved, saved_labels)), _flat(_with_classes(now, labels))
     return [
-        f"{key} was {before[key]!r}, now {after[key]!r}"
-        for key in before
-        if before[key] != after[key] and key not in MACHINE_SETTINGS
+        f"{key} was {before.get(key)!r}, now {after.get(key)!r}"
+        for key in {**before, **after}  # a class of data.merge is a key, which one of the two may lack
+        if before.get(key) != after.get(key) and key not in MACHINE_SETTINGS
     ]
+
+
+def _with_classes(config: Config, labels: Sequence[Label]) -> dict[str, Any]:
+    return {**dataclasses.asdict(config), "classes": {str(label.id): dataclasses.asdict(label) for label in labels}}
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

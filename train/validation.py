@@ -20,7 +20,8 @@ from mask2edge.train.data.annotation import Dataset
 from mask2edge.train.evaluation.task_evaluation import HEADLINE, TaskEvaluation
 from mask2edge.train.torch_session import torch_segmenter
 
-# Of several tasks the first of these names the score; panoptic quality needs right classes, masks and instances at once
+# Of several tasks the first of these names the score, and is drawn; panoptic quality needs right classes, masks and
+# instances at once
 TASKS_BY_WEIGHT = ("panoptic", "instance", "semantic")
 
 

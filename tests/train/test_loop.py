@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from typing import Any
 import cv2
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny_training import CONFIG, tiny_model, write_bands
 from torch import nn
 
 from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.spec import Label
 from mask2edge.train import loop, run_folder, stopping
 from mask2edge.train.averaging import AveragedWeights
 from mask2edge.train.checkpoint import load_checkpoint
@@ -23,10 +26,19 @@ from mask2edge.train.config import Config
 from mask2edge.train.data.batches import AUGMENTATION, LOSS, ORDER, derived_seed, training_batches
 from mask2edge.train.data.semantic_folder import SemanticFolder
 from mask2edge.train.data.transforms import Augmentation
+from mask2edge.train.labels import labels_from_names
 from mask2edge.train.samples import SamplePictures
 from mask2edge.train.train import build_spec
-from mask2edge.train.training_state import Progress, TrainingState, load_training_state, save_training_state
+from mask2edge.train.training_state import (
+    Progress,
+    TrainingState,
+    differences,
+    load_training_state,
+    save_training_state,
+)
 from mask2edge.train.validation import validate
+
+SPEC = build_spec(CONFIG, labels_from_names(["red", "green", "blue"]))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,7 +67,8 @@ def run(data: tuple[SemanticFolder, SemanticFolder]) -> Run:
     def start(
         out: Path, resume: bool = False, config: Config = CONFIG, validation: loop.Validation | None = None
     ) -> loop.Outcome:
-        model = tiny_model(seed=99 if resume else 0)  # what a resumed run starts from must not matter
+        # what a resumed run starts from must not matter
+        model = tiny_model(seed=99 if resume else 0, dropout=config.model.decoder_dropout)
         spec = build_spec(config, data[0].labels)
         return loop.train(config, spec, model, data[0], validation or validating(data[1]), out, resume)
 
@@ -151,6 +164,37 @@ def test_a_signal_during_validation_leaves_the_validation_to_the_resumed_run(
     outcome = run(tmp_path / "run", resume=True)
     assert (outcome.step, outcome.signal) == (4, None)
     assert_same_run(tmp_path / "run", uninterrupted)
+
+
+def test_a_validation_made_up_for_at_the_end_is_kept(
+    run: Run, data: tuple[SemanticFolder, SemanticFolder], uninterrupted: Path, tmp_path: Path
+) -> None:
+    """The last validation was interrupted; the resumed run has nothing else to do, and a third one nothing at all."""
+    calls = iter((2, 4))
+
+    def interrupted_at_the_end(model: nn.Module, stop: Callable[[], bool]) -> Any:
+        if next(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return validating(data[1])(model, stop)
+
+    def not_called(model: nn.Module, stop: Callable[[], bool]) -> Any:
+        raise AssertionError("validated already")
+
+    assert run(tmp_path, validation=interrupted_at_the_end).signal == signal.SIGINT
+    run(tmp_path, resume=True)
+    assert run(tmp_path, resume=True, validation=not_called).step == 4
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_an_error_in_a_validation_loses_no_steps(run: Run, uninterrupted: Path, tmp_path: Path) -> None:
+    def failing(model: nn.Module, stop: Callable[[], bool]) -> Any:
+        raise InputError("the data do not fit")
+
+    with pytest.raises(InputError, match="the data do not fit"):
+        run(tmp_path, validation=failing)
+    assert load_checkpoint(tmp_path / run_folder.LAST_FILE).step == 2
+    assert run(tmp_path, resume=True).step == 4
+    assert_same_run(tmp_path, uninterrupted)
 
 
 def test_a_second_signal_interrupts_at_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,6 +347,63 @@ def test_a_state_that_cannot_be_continued_is_refused(
         run(tmp_path, resume=True, config=config)
 
 
+Merge = dict[str, tuple[str, ...]]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes"),
+    [
+        ({"warm": ("red",)}, {"warm": ("red",)}, []),
+        ({}, {"warm": ("red",)}, ["data.merge.warm was None, now ('red',)"]),
+        ({"warm": ("red",)}, {}, ["data.merge.warm was ('red',), now None"]),
+        (
+            {"warm": ("red",)},
+            {"hot": ("red",)},
+            ["data.merge.warm was ('red',), now None", "data.merge.hot was None, now ('red',)"],
+        ),
+    ],
+    ids=["same", "new", "gone", "renamed"],
+)
+def test_a_merge_of_classes_is_a_setting(tmp_path: Path, before: Merge, after: Merge, changes: list[str]) -> None:
+    saved, now = (dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, merge=m)) for m in (before, after))
+    assert differences(saved, SPEC.labels, now, SPEC.labels) == changes
+    state = loop.initial_state(saved, tiny_model(seed=0), torch.device("cpu"))
+    save_training_state(tmp_path / "state.safetensors", saved, SPEC, state)
+    if changes:
+        with pytest.raises(InputError, match=re.escape("; ".join(changes)) + "; use the same"):
+            load_training_state(tmp_path / "state.safetensors", now, SPEC, state)
+    else:
+        load_training_state(tmp_path / "state.safetensors", now, SPEC, state)
+
+
+def test_data_of_other_classes_do_not_continue_a_run(uninterrupted: Path, tmp_path: Path) -> None:
+    path = uninterrupted / run_folder.STATE_FILE
+    state = loop.initial_state(CONFIG, tiny_model(seed=1), torch.device("cpu"))
+    first, second, third = SPEC.labels
+    swapped = dataclasses.replace(
+        SPEC, labels=(dataclasses.replace(first, name="blue"), second, dataclasses.replace(third, name="red"))
+    )
+    with pytest.raises(
+        InputError, match=r"settings: classes\.0\.name was 'red', now 'blue'; classes\.2\.name was 'blue'"
+    ):
+        load_training_state(path, CONFIG, swapped, state)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    del metadata["spec"]  # of a version that did not note the classes
+    save_file(load_file(path), tmp_path / "old.safetensors", metadata)
+    load_training_state(tmp_path / "old.safetensors", CONFIG, swapped, state)
+    assert state.progress.step == 4
+
+
+def test_a_long_list_of_changes_is_cut(uninterrupted: Path) -> None:
+    state = loop.initial_state(CONFIG, tiny_model(seed=1), torch.device("cpu"))
+    other = dataclasses.replace(
+        SPEC, labels=tuple(Label(n, f"class {n}", True, (n, n, n), n + 50) for n in range(3))
+    )  # four differences each
+    with pytest.raises(InputError, match=r"other settings: (classes[^;]*; ){8}and 4 more; use the same"):
+        load_training_state(uninterrupted / run_folder.STATE_FILE, CONFIG, other, state)
+
+
 def test_a_state_brings_back_weights_averages_and_moments(tmp_path: Path) -> None:
     def parts() -> TrainingState:
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm(4)).to(memory_format=torch.channels_last)
@@ -318,8 +419,8 @@ def test_a_state_brings_back_weights_averages_and_moments(tmp_path: Path) -> Non
     assert other.averaged
     state.averaged.update(0)
     state.progress = Progress(7, 4, 0.5)
-    save_training_state(tmp_path / "state.safetensors", CONFIG, state)
-    load_training_state(tmp_path / "state.safetensors", CONFIG, other)
+    save_training_state(tmp_path / "state.safetensors", CONFIG, SPEC, state)
+    load_training_state(tmp_path / "state.safetensors", CONFIG, SPEC, other)
     assert other.progress == Progress(7, 4, 0.5)
     assert other.scaler.state_dict() == state.scaler.state_dict()
     for mine, theirs in zip(state.model.parameters(), other.model.parameters(), strict=True):
@@ -335,7 +436,7 @@ def test_a_state_brings_back_weights_averages_and_moments(tmp_path: Path) -> Non
     assert not torch.equal(before["0.weight"], state.model.state_dict()["0.weight"])
     other.model = nn.Linear(2, 2)
     with pytest.raises(InputError, match="the tensors do not fit the model"):
-        load_training_state(tmp_path / "state.safetensors", CONFIG, other)
+        load_training_state(tmp_path / "state.safetensors", CONFIG, SPEC, other)
 
 
 def test_averaged_weights_are_saved_validated_and_resumed(
@@ -366,6 +467,35 @@ def test_averaged_weights_are_saved_validated_and_resumed(
     monkeypatch.setattr(run_folder, "append_metrics", append)
     run(tmp_path / "stopped", resume=True, config=config)
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_resumed_run_drops_what_the_uninterrupted_one_does(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, decoder_dropout=0.1))
+    run(tmp_path / "whole", config=config)
+    append = run_folder.append_metrics
+
+    def append_and_signal(path: Path, row: dict[str, Any]) -> None:
+        append(path, row)
+        if row["step"] == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "append_metrics", append_and_signal)
+        assert run(tmp_path / "stopped", config=config).step == 1
+    run(tmp_path / "stopped", resume=True, config=config)
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_what_a_validation_could_not_read_is_counted(tmp_path: Path) -> None:
+    training, validation = write_bands(tmp_path)
+    (tmp_path / "val/0.png").write_bytes(b"")  # the only picture of `count` 1
+    spec, out = build_spec(CONFIG, training.labels), tmp_path / "run"
+    pictures = SamplePictures(validation, spec, count=1)
+    loop.train(CONFIG, spec, tiny_model(seed=0), training, validating(validation), out, pictures=pictures)
+    assert [row["skipped_images"] for row in rows(out) if row["kind"] == "validation"] == [1, 1]
+    assert not (out / "samples").exists()
 
 
 def test_each_validation_leaves_pictures(data: tuple[SemanticFolder, SemanticFolder], tmp_path: Path) -> None:

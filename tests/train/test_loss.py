@@ -382,7 +382,9 @@ def test_bad_targets_are_refused(targets, message):
     [
         ({"num_points": 0}, "num_points: expected at least 1, got 0"),
         ({"importance_sample_ratio": 2.0}, "importance_sample_ratio: expected 0 to 1, got 2.0"),
-        ({"oversample_ratio": 0.0}, "oversample_ratio: expected at least 1, got 0.0"),
+        ({"importance_sample_ratio": -0.1}, "importance_sample_ratio: expected 0 to 1, got -0.1"),
+        ({"oversample_ratio": 0.5}, "oversample_ratio: expected at least 1, got 0.5"),
+        ({"oversample_ratio": float("nan")}, "oversample_ratio: expected at least 1, got nan"),
         ({"loss_on": "pixels"}, "loss.loss_on: expected points or masks, got 'pixels'"),
         ({"matching_on": ""}, "loss.matching_on: expected points or masks, got ''"),
     ],

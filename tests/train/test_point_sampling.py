@@ -11,10 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mask2edge.runtime.command_line import InputError
 from mask2edge.train.loss import native_masks
 from mask2edge.train.loss.point_sampling import (
-    check_point_settings,
     sample_masks,
     sample_points,
     uncertain_points,
@@ -170,18 +168,3 @@ def test_the_generator_alone_decides():
     torch.manual_seed(123)
     generator.set_state(state)
     assert torch.equal(uncertain_points(logits, 32, 3.0, 0.75, [(generator, 2)]), first)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((0, 3.0, 0.75), "loss.num_points: expected at least 1, got 0"),
-        ((10, 0.5, 0.75), "loss.oversample_ratio: expected at least 1, got 0.5"),
-        ((10, float("nan"), 0.75), "loss.oversample_ratio: expected at least 1, got nan"),
-        ((10, 3.0, 1.5), "loss.importance_sample_ratio: expected 0 to 1, got 1.5"),
-        ((10, 3.0, -0.1), "loss.importance_sample_ratio: expected 0 to 1, got -0.1"),
-    ],
-)
-def test_settings_out_of_range_are_refused(arguments, message):
-    with pytest.raises(InputError, match=message.replace(".", r"\.")):
-        check_point_settings(*arguments)

@@ -1,5 +1,6 @@
 """Sample pictures: each image beside what the network made of it."""
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ def test_a_sheet_shows_images_beside_their_overlays(tmp_path: Path) -> None:
     training, _ = write_bands(tmp_path)
     spec, model = build_spec(CONFIG, training.labels), tiny_model(seed=0).eval()
     sheet = SamplePictures(training, spec, count=3)(model)
+    assert sheet is not None
     height = WIDTH * 48 // 64
     assert (sheet.shape, sheet.dtype) == ((3 * height, 2 * WIDTH, 3), np.uint8)
     for row, index in enumerate((0, 2, 4)):  # spread over the five images
@@ -32,10 +34,30 @@ def test_an_image_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     training, _ = write_bands(tmp_path)
     (tmp_path / "train/2.png").write_bytes(b"")
     spec = build_spec(CONFIG, training.labels)
-    assert len(SamplePictures(training, spec, count=3)(tiny_model(seed=0).eval())) == 2 * WIDTH * 48 // 64
+    sheet = SamplePictures(training, spec, count=3)(tiny_model(seed=0).eval())
+    assert sheet is not None
+    assert len(sheet) == 2 * WIDTH * 48 // 64
+
+
+def test_no_picture_where_no_image_can_be_read(tmp_path: Path) -> None:
+    training, _ = write_bands(tmp_path)
+    for index in range(5):
+        (tmp_path / f"train/{index}.png").write_bytes(b"")
+    spec = build_spec(CONFIG, training.labels)
+    assert SamplePictures(training, spec, count=3)(tiny_model(seed=0).eval()) is None
+
+
+def test_the_weightiest_task_is_drawn(tmp_path: Path) -> None:
+    training, _ = write_bands(tmp_path)
+    spec = dataclasses.replace(build_spec(CONFIG, training.labels), tasks=("semantic", "instance"))
+    model = tiny_model(seed=0).eval()
+    alone = dataclasses.replace(spec, tasks=("instance",))
+    assert np.array_equal(SamplePictures(training, spec)(model), SamplePictures(training, alone)(model))
 
 
 def test_few_images_are_all_shown(tmp_path: Path) -> None:
     _, validation = write_bands(tmp_path)
     spec = build_spec(CONFIG, validation.labels)
-    assert len(SamplePictures(validation, spec)(tiny_model(seed=0).eval())) == 2 * WIDTH * 48 // 64
+    sheet = SamplePictures(validation, spec)(tiny_model(seed=0).eval())
+    assert sheet is not None
+    assert len(sheet) == 2 * WIDTH * 48 // 64

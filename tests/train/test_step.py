@@ -159,7 +159,8 @@ def test_an_overflow_in_fp16_halves_the_scale_and_changes_nothing_else(take: Tak
 
     (row,), state = take(1, prepare=explode, precision="fp16")
     assert row["loss_scale"] == 32768.0
-    assert not math.isfinite(row["gradient_norm"])
+    assert "gradient_norm" not in row  # infinite, which is not JSON
+    assert all(math.isfinite(value) for value in row.values())
     for one, other in zip(state.model.parameters(), tiny_model(seed=0).parameters(), strict=True):
         assert torch.equal(one, other)
     rows, _ = take(8, prepare=explode, precision="fp16")

@@ -16,66 +16,44 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mask2edge.runtime.command_line import InputError
+from mask2edge.train.config import LossConfig
 from mask2edge.train.loss.matcher import HungarianMatcher
-from mask2edge.train.loss.point_sampling import (
-    check_point_settings,
-    sample_masks,
-    sample_points,
-    uncertain_points,
-    uniform_points,
-)
+from mask2edge.train.loss.point_sampling import sample_masks, sample_points, uncertain_points, uniform_points
 
 Target = Mapping[str, Tensor]  # {"labels": int64 [T], "masks": bool, uint8 or floating [T, H, W]}
 Match = tuple[Tensor, Tensor]  # queries and their targets, int64 [min(Q, T)] each
-PLACES = ("points", "masks")
 
 
 class SetCriterion(nn.Module):
     """Cross-entropy on classes, binary cross-entropy and dice on points of matched masks, with deep supervision.
 
     Paper, sec. 3.4 and 4.1; mask2former/modeling/criterion.py. Every prediction is matched anew. All terms are
-    computed in float32 whatever the autocast state. matching_on, loss_on: "points", or "masks" for all pixels (the
-    paper's table 5): in matching those of the mask logits, in the loss those of the targets, to whose size the logits
-    are interpolated, as MaskFormer does. Raises InputError for settings outside their range.
+    computed in float32 whatever the autocast state. settings: the fields of LossConfig, with its defaults. matching_on,
+    loss_on: "points", or "masks" for all pixels (the paper's table 5): in matching those of the mask logits, in the
+    loss those of the targets, to whose size the logits are interpolated, as MaskFormer does. Raises InputError for
+    settings outside their range.
 
-    `generator` draws every point where `forward` is given no others: save its state with a checkpoint
-    (`criterion.generator.get_state()`). The reference draws new points to match each prediction on; here an image's
-    predictions are matched on the same ones, which leaves the points' distribution as it is and needs the targets read
-    once. The points of the losses are new for every prediction, as there.
+    `generator` draws every point where `forward` is given no others; training gives others, one for each sample, which
+    leave nothing to save. The reference draws new points to match each prediction on; here an image's predictions are
+    matched on the same ones, which leaves the points' distribution as it is and needs the targets read once. The points
+    of the losses are new for every prediction, as there.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        class_weight: float = 2.0,
-        mask_weight: float = 5.0,
-        dice_weight: float = 5.0,
-        no_object_weight: float = 0.1,
-        num_points: int = 12544,
-        oversample_ratio: float = 3.0,
-        importance_sample_ratio: float = 0.75,
-        matching_on: str = "points",
-        loss_on: str = "points",
-        generator: torch.Generator | None = None,
-    ) -> None:
+    def __init__(self, num_classes: int, *, generator: torch.Generator | None = None, **settings: Any) -> None:
         super().__init__()
-        check_point_settings(num_points, oversample_ratio, importance_sample_ratio)
+        loss = LossConfig(**settings)
         if num_classes < 1:
             raise InputError(f"num_classes: expected at least 1, got {num_classes}")
-        for name, value in (("matching_on", matching_on), ("loss_on", loss_on)):
-            if value not in PLACES:
-                raise InputError(f"loss.{name}: expected points or masks, got {value!r}")
         self.num_classes = num_classes
-        self.weights = {"class": class_weight, "mask": mask_weight, "dice": dice_weight}
-        self.num_points = num_points
-        self.oversample_ratio = oversample_ratio
-        self.importance_sample_ratio = importance_sample_ratio
-        self.matching_on, self.loss_on = matching_on, loss_on
+        self.weights = {"class": loss.class_weight, "mask": loss.mask_weight, "dice": loss.dice_weight}
+        self.num_points = loss.num_points
+        self.oversample_ratio = loss.oversample_ratio
+        self.importance_sample_ratio = loss.importance_sample_ratio
+        self.matching_on, self.loss_on = loss.matching_on, loss.loss_on
         self.generator = generator
-        self.matcher = HungarianMatcher(class_weight, mask_weight, dice_weight)
+        self.matcher = HungarianMatcher(loss.class_weight, loss.mask_weight, loss.dice_weight)
         class_weights = torch.ones(num_classes + 1)  # [K+1], the last is "no object"
-        class_weights[-1] = no_object_weight
+        class_weights[-1] = loss.no_object_weight
         self.class_weights: Tensor
         self.register_buffer("class_weights", class_weights, persistent=False)
 

@@ -5,8 +5,8 @@
     wanted = sample_masks(masks, matched, points)                                     # [M, 2048]
 
 All coordinates are (x, y) in [0, 1] of the padded image, so maps of different resolutions are read at the same places
-without resizing any. All randomness comes from a generator that the caller owns: its state belongs to a training run's
-checkpoint, and an exact resume needs nothing else.
+without resizing any. All randomness comes from generators that the caller owns. A training run makes one for each
+sample, from its seed and the sample's number (train/step.py): no generator's state is saved, and a resume is exact.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mask2edge.runtime.command_line import InputError
 from mask2edge.train.loss import native_masks
 
 
@@ -96,13 +95,3 @@ def uncertain_points(
     chosen = certainty.topk(num_important, dim=1, largest=False, sorted=False).indices  # [M, I]
     important = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))  # [M, I, 2]
     return torch.cat([important, draw(num_points - num_important)], dim=1)  # [M, P, 2]
-
-
-def check_point_settings(num_points: int, oversample_ratio: float, importance_sample_ratio: float) -> None:
-    """Raises InputError for settings with which `uncertain_points` could not draw what it promises."""
-    if num_points < 1:
-        raise InputError(f"loss.num_points: expected at least 1, got {num_points}")
-    if not oversample_ratio >= 1:
-        raise InputError(f"loss.oversample_ratio: expected at least 1, got {oversample_ratio}")
-    if not 0 <= importance_sample_ratio <= 1:
-        raise InputError(f"loss.importance_sample_ratio: expected 0 to 1, got {importance_sample_ratio}")
