@@ -136,7 +136,8 @@ def load_initial_weights(model: Mask2Former, weights: Mapping[str, Tensor], sour
 
 
 def load_weights(model: Mask2Former, weights: Mapping[str, Tensor], source: str) -> None:
-    """Copies every tensor. Raises InputError that lists the missing, unexpected and misshapen ones."""
+    """Copies every tensor. Raises InputError that lists the missing, unexpected and misshapen ones, or names the first
+    that is not finite: the native sampling of training leaves NaN places out, and the loss would not show it."""
     expected = model.state_dict()
     faults = [f"missing {name}" for name in expected if name not in weights]
     faults += [f"unexpected {name}" for name in weights if name not in expected]
@@ -148,4 +149,7 @@ def load_weights(model: Mask2Former, weights: Mapping[str, Tensor], source: str)
     if faults:
         shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
         raise InputError(f"{source}: the tensors do not fit the model: {shown}")
+    damaged = next((name for name in expected if not bool(torch.isfinite(weights[name]).all())), None)
+    if damaged:
+        raise InputError(f"{source}: expected finite weights, got NaN or infinity in {damaged}; use another checkpoint")
     model.load_state_dict(dict(weights))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -165,6 +166,21 @@ def drop_and_add(path):
     save_file(tensors, path, metadata)
 
 
+def poison(*names):
+    def change(path):
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        for name, value in zip(names, (math.nan, math.inf), strict=True):
+            tensors[name].view(-1)[-1] = value
+        save_file(tensors, path, metadata)
+
+    return change
+
+
+OFFSETS = "pixel_decoder.layers.0.self_attention.sampling_offsets.bias"
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -177,8 +193,20 @@ def drop_and_add(path):
         (change_metadata(spec="{}"), "metadata is damaged"),
         (change_metadata(model_config=json.dumps({"backbone": "resnet50", "color": 1})), "unknown key color"),
         (drop_and_add, "missing mask_decoder.norm.weight; unexpected extra"),
+        (poison("mask_decoder.norm.weight", OFFSETS), f"expected finite weights, got NaN or infinity in {OFFSETS}; "),
     ],
-    ids=["missing", "empty", "truncated", "text", "foreign", "newer", "bad-spec", "unknown-key", "other-tensors"],
+    ids=[
+        "missing",
+        "empty",
+        "truncated",
+        "text",
+        "foreign",
+        "newer",
+        "bad-spec",
+        "unknown-key",
+        "other-tensors",
+        "not-finite",
+    ],
 )
 def test_damaged_files_are_refused(written, damage, message):
     _, path = written
