@@ -46,8 +46,10 @@ $(VENV)/.installed-demo: $(SOURCES) | $(VENV)/.torch
 	@test -f $(VENV)/.installed-dev && extra=dev || extra=demo; $(MAKE) --no-print-directory .install EXTRA=$$extra
 	@touch $@
 
+# panopticapi-lite, the oracle of PQ, asks for NumPy below 2 and runs on 2 as well: without its dependencies (decision 9).
 $(VENV)/.installed-dev: $(SOURCES) | $(VENV)/.torch
 	@$(MAKE) --no-print-directory .install EXTRA=dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt panopticapi-lite
 	@touch $@ $(VENV)/.installed-demo
 
 # Likewise: the demo's packages and the peers', beside the developer's where those are.
