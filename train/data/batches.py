@@ -7,6 +7,7 @@ Each sample has a number; its image and its augmentation follow from the seed an
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -149,7 +150,7 @@ def _batches(
         worker_init_fn=_ignore_signals,
     )
     said: set[str] = set()
-    for batch in loader:
+    for batch in _started(loader):
         if isinstance(batch, InputError):
             raise batch
         for fault in batch.faults:
@@ -157,6 +158,17 @@ def _batches(
                 tqdm.write(f"warning: skipped {fault}", file=sys.stderr)  # above a progress bar, where there is one
                 said.add(fault)
         yield batch
+
+
+def _started(loader: DataLoader) -> Iterator[Batch | InputError]:
+    """Workers are forks, and a fork has none of its parent's threads: what is garbage in the parent is collected there,
+    and frozen for them. The owner of a thread pool, say an inference session, would wait for threads for ever."""
+    gc.collect()
+    gc.freeze()
+    try:
+        return iter(loader)
+    finally:
+        gc.unfreeze()
 
 
 def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:

@@ -1,5 +1,7 @@
 """Training batches: dealt to processes, decoded by workers, and whole where files are damaged."""
 
+import gc
+import os
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +162,21 @@ def _png(image: np.ndarray) -> bytes:
 
 def _brightness(pixels: torch.Tensor) -> int:
     return round(float(pixels[0, 0, 0]) * 127.5 + 127.5)
+
+
+def test_workers_leave_the_parents_garbage_alone(data: InstanceLabels, tmp_path: Path) -> None:
+    """An inference session in it would wait in a fork for the threads of its pool, which are not there."""
+
+    class Owner:
+        def __del__(self) -> None:
+            (tmp_path / f"collected-by-{os.getpid()}").touch()
+
+    owner = Owner()
+    owner.itself = owner
+    del owner
+    gc.disable()  # until the workers start
+    try:
+        batches(data, workers=2)
+    finally:
+        gc.enable()
+    assert [path.name for path in tmp_path.glob("collected-by-*")] == [f"collected-by-{os.getpid()}"]
