@@ -1,6 +1,6 @@
 """The learned queries as region proposals: what they predict before any decoder layer, and what each layer adds.
 
-    python benchmarks/proposals.py artifacts/nuclei-lite/best.safetensors --data ../shared/data/dsb2018 --out artifacts/nuclei
+    python benchmarks/proposals.py best.safetensors --data ../shared/data/dsb2018 --out artifacts/nuclei
 
 Mask2Former, sec. 4.4 and fig. 3: masks without classes, their average recall with 100 proposals per image by COCO's
 protocol (average_recall.py), and pictures of the proposals that cover the objects best. A network of more queries
@@ -114,7 +114,7 @@ def report(metrics: dict[str, dict[str, float]]) -> Iterator[str]:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Average recall of the learned queries' masks, and of every decoder layer's.",
-        epilog="example: python benchmarks/proposals.py artifacts/nuclei-lite/best.safetensors --data ../shared/data/dsb2018",
+        epilog="example: python benchmarks/proposals.py best.safetensors --data ../shared/data/dsb2018",
     )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="instance or panoptic data")
