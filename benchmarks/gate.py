@@ -44,7 +44,9 @@ def _rows_of_csv(text: str, path: Path) -> list[dict[str, str]]:
     rows = []
     for row in reader:
         if None in row or None in row.values():
-            raise InputError(f"{path}: line {reader.line_num}: expected {len(reader.fieldnames or ())} cells, got others")
+            raise InputError(
+                f"{path}: line {reader.line_num}: expected {len(reader.fieldnames or ())} cells, got others"
+            )
         rows.append(row)
     return rows
 

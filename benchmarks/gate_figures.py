@@ -34,8 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = ROOT / "models" / "street-lite.safetensors"
 FOLDER = Path("artifacts/gate")
 COLUMNS = (
-    "date", "commit", "machine", "cpu", "versions", "model", "checkpoint_sha256", "image", "precision", "backend", "ops",
-    "size", "nodes", "multiply_adds", "bytes", "label_agreement", "command",
+    "date", "commit", "machine", "cpu", "versions", "model", "checkpoint_sha256", "image", "precision", "backend",
+    "ops", "size", "nodes", "multiply_adds", "bytes", "label_agreement", "command",
 )  # fmt: skip
 
 

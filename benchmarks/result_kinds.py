@@ -96,7 +96,7 @@ KINDS: Mapping[str, Kind] = {
             "area_sweep", "The network over input sizes, with the floor", ("floor_ratio",), {"ratio": _falls()},
             others=("floor_ratio", "gflop", "gemm_gflop_per_s"),
         ),
-        Kind("kernels", "The custom operators against the stock subgraphs", ("op", "fused_p50_ms"), {"ratio": _rises()}),
+        Kind("kernels", "The custom operators against stock subgraphs", ("op", "fused_p50_ms"), {"ratio": _rises()}),
         Kind(
             "postprocessing", "Logits to masks against Hugging Face's", ("huggingface_p50_ms",),
             {"ratio": _rises(), "equal": Figure("higher", ACCURACY_NOISE)}, others=("share", "score_difference"),

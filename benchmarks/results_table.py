@@ -2,7 +2,7 @@
 
 append_row(Path("benchmarks/results/latency.csv"), ("date", "ratio"), {"date": "2026-11-22", "ratio": 0.63})
 read_rows(Path("benchmarks/results/latency.csv"))     # [{"date": "2026-11-22", "ratio": "0.63"}]
-recorded_command("benchmarks/latency.py", ["artifacts/a.engine"])     # "python benchmarks/latency.py artifacts/a.engine"
+recorded_command("benchmarks/latency.py", ["a.engine"])     # "python benchmarks/latency.py a.engine"
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ def _grid(x: Axis, y: Axis) -> list[str]:
 
 
 def _series(points: Sequence[Point], index: int, x: Axis, y: Axis) -> list[str]:
-    """The line, then the marks with their labels: above, or below for every other series, which often lie close, and the
-    other way where the label before is too near.
+    """The line, then the marks with their labels: above, or below for every other series, which often lie close, and
+    the other way where the label before is too near.
     """
     points = sorted(points, key=lambda point: point.x)
     places = [(x.place(point.x), y.place(point.y)) for point in points]

@@ -1,6 +1,6 @@
 """The command that makes a row again, from what the row says of itself.
 
-    command_of(row)     # "python benchmarks/compare_peers.py --backbone r50 --size 512x512 --threads 2 --runs 12 --save"
+    command_of(row)     # "python benchmarks/compare_peers.py --backbone r50 --size 512x512 --threads 2 --save"
 
 A row that keeps its own command has that. What a row does not know is to be filled in: names in capitals, and the
 folder of an engine.
@@ -22,7 +22,7 @@ RECORD = "--record"  # what three older scripts call --save
 
 
 def command_of(row: Row) -> str:
-    """"" for a file that nobody knows."""
+    """ "" for a file that nobody knows."""
     if row.get("command"):
         return row.get("command")
     if row.file not in SCRIPTS:

@@ -1,6 +1,6 @@
 """The sections of a report, in order, from the rows of benchmarks/results.
 
-    report = build_report(read_results(Path("benchmarks/results")), Path("."))
+report = build_report(read_results(Path("benchmarks/results")), Path("."))
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from mask2edge.benchmarks.reporting.charts import Point, scatter
 from mask2edge.benchmarks.reporting.machines import cpu_and_threads, machine_table
 from mask2edge.benchmarks.reporting.matrix import (
     APART,
-    FIRST_METRIC,
     WHOLE,
     Entry,
     coverage,
@@ -37,6 +36,7 @@ from mask2edge.benchmarks.reporting.matrix import (
 from mask2edge.benchmarks.reporting.measured import breakdown, peer_tables, ratio_tables
 from mask2edge.benchmarks.reporting.rows import PUBLISHED, Row
 from mask2edge.export.backends import HALF_STORAGE, PRECISIONS
+from mask2edge.train.evaluation.task_evaluation import HEADLINE
 
 Results = Mapping[str, list[Row]]
 
@@ -44,7 +44,7 @@ EXAMPLES = {  # pictures of the project: caption, and what is seen for those who
     "docs/demo.jpg": (
         "`make demo`: a photograph, its masks and the labels, from the engine of street-lite. Photograph: "
         "danielbuechele, CC BY 2.0, from scikit-learn's sample images.",
-        "A photograph of a temple beside the same photograph with its segments coloured by class, and the colours' names",
+        "A photograph of a temple beside the same photograph with its segments coloured by class, and a key of colours",
     ),
 }  # fmt: skip
 
@@ -75,8 +75,8 @@ def _about(results: Results) -> Section:
     text = (
         f"{len(measured)} rows of benchmarks/results, {span}; written by benchmarks/report.py"
         f"{f' of commit {commit}' if commit else ''}. Every figure leads to the row that it is from, and there stands "
-        "the command that measures it again. Of several rows of the same thing the newest is shown. A commit with + had "
-        "changes that were not committed."
+        "the command that measures it again. Of several rows of the same thing the newest is shown. A commit with + "
+        "had changes that were not committed."
     )
     return Section("about", "", [Prose(text)])
 
@@ -87,7 +87,7 @@ def _matrix(entries: Sequence[Entry]) -> Iterator[Table | Prose]:
         return
     yield Table(
         "Each line is one file on one machine: accuracy and time stand together only where both were measured on the "
-        f"file of that checksum. fp16 of onnxruntime is {HALF_STORAGE}. Medians; batch 1 where the row says nothing else.",
+        f"file of that checksum. fp16 of onnxruntime is {HALF_STORAGE}. Times are medians.",
         ("Backbone", "Input", "Precision", "Backend", "Accuracy", "Network ms", "Image to masks ms", "Memory MB",
          "File MB", "CPU", "File"),
         [_matrix_row(entry) for entry in entries],
@@ -96,11 +96,11 @@ def _matrix(entries: Sequence[Entry]) -> Iterator[Table | Prose]:
     cells = coverage(entries)
     signs = {"": "–", WHOLE: "both", APART: "apart"}
     yield Table(
-        "What there is of each combination that can be built: both figures of one file, both but of files apart, one of "
-        "them, or nothing (–).",
+        "What there is of each combination that can be built: both figures of one file, both but of files apart, one "
+        "of them, or nothing (–).",
         ("Backbone", *(f"{backend} {precision}" for backend, precision in columns)),
         [
-            [cell(backbone), *(_state(cells[backbone, *column], signs) for column in columns)]
+            [cell(backbone), *(_state(cells[(backbone, *column)], signs) for column in columns)]
             for backbone in dict.fromkeys(key[0] for key in cells)
         ],
     )
@@ -151,8 +151,8 @@ def _plots(entries: Sequence[Entry], results: Results) -> Iterator[Prose | Chart
     panels = _own_panels(entries)
     if not panels:
         yield Prose(
-            "Ours: no file has both an accuracy and a time of image to masks yet. `python benchmarks/accuracy.py ENGINE "
-            "--task T --data DIR --save`, then `python benchmarks/latency.py ENGINE --save` on the same engine."
+            "Ours: no file has both an accuracy and a time of image to masks yet. `python benchmarks/accuracy.py "
+            "ENGINE --task T --data DIR --save`, then `python benchmarks/latency.py ENGINE --save` on the same engine."
         )
     for (metric, data, where), points in panels.items():
         title = f"Measured here: {metric} on {data}, {where}"
@@ -173,7 +173,7 @@ def _own_panels(entries: Sequence[Entry]) -> dict[tuple[str, str, str], list[Poi
         if entry.latency is None or entry.total_ms is None:
             continue
         for row in entry.accuracy:
-            metric = FIRST_METRIC.get(row.get("task"), "")
+            metric = HEADLINE.get(row.get("task"), "")
             value = row.number(metric)
             if value is not None:
                 where = cpu_and_threads(entry.latency)
@@ -201,7 +201,7 @@ def _published(results: Results) -> Iterator[Table]:
     rows = results.get(PUBLISHED, [])
     if rows:
         yield Table(
-            "As their authors published them, on their hardware and software: published, not measured here. COCO val2017.",
+            "As their authors published them, on their hardware and software, on COCO val2017: not measured here.",
             ("Peer", "Size", "Figure", "Speed", "On", "Input", "Source"),
             [
                 [
@@ -233,4 +233,6 @@ def _examples(root: Path) -> Iterator[Picture]:
 def _not_run(results: Results, entries: Sequence[Entry]) -> Iterator[Prose | Bullets]:
     lines = not_run(results, entries)
     yield Prose("Found by holding what can be built against the rows that there are.")
-    yield Bullets(tuple(lines) if lines else ("Nothing: every combination has an accuracy and a time of the same file.",))
+    yield Bullets(
+        tuple(lines) if lines else ("Nothing: every combination has an accuracy and a time of the same file.",)
+    )

@@ -32,6 +32,7 @@ from mask2edge.benchmarks.result_kinds import KINDS
 STYLE = Path(__file__).with_name("report.css")
 # The browser itself refuses whatever this page would load.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+OTHER_TITLES = {"published": "The peers' published figures", "gate-accuracy": "What CI holds the accuracy to"}
 NUMBER = re.compile(r"[-+]?[\d.,]+(e-?\d+)?%?$")  # aligned to the right
 
 
@@ -44,7 +45,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield '<meta name="color-scheme" content="light dark">'
-    yield f"<title>{escape(report.title)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>"
+    yield f"<title>{escape(report.title)}</title>"
+    yield f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>"
     yield f"<header>\n<h1>{escape(report.title)}</h1>"
     titled = [section for section in report.sections if section.title]
     links = [(section.anchor, section.title) for section in titled] + [("rows", "Rows and commands")]
@@ -138,7 +140,7 @@ def _rows(report: Report) -> Iterator[str]:
     yield "<p>Each file of benchmarks/results, line by line; a figure above leads to its line here.</p>"
     for name, rows in report.results.items():
         if rows:
-            title = KINDS[name].title if name in KINDS else "The peers' published figures"
+            title = KINDS[name].title if name in KINDS else OTHER_TITLES.get(name, "rows of another kind")
             yield f"<details>\n<summary>{name}.csv: {escape(title)}, {len(rows)} rows</summary>"
             yield from _raw_table(rows)
             yield "</details>"

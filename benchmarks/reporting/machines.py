@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from mask2edge.benchmarks.reporting.blocks import Table, cell
 from mask2edge.benchmarks.reporting.rows import PUBLISHED, Row
 
-VERSION = re.compile(r"([\w.-]+)[= ]([\w.+-]+)")  # "onnxruntime=1.32.0 numpy=2.4.6", or "onnxruntime 1.32.0; numpy 2.4.6"
+VERSION = re.compile(
+    r"([\w.-]+)[= ]([\w.+-]+)"
+)  # "onnxruntime=1.32.0 numpy=2.4.6", or "onnxruntime 1.32.0; numpy 2.4.6"
 
 
 def machine_table(results: Mapping[str, Sequence[Row]]) -> Table:

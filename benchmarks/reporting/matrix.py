@@ -16,15 +16,13 @@ from mask2edge.benchmarks.accuracy_rows import METRICS
 from mask2edge.benchmarks.reporting.rows import Row, newest
 from mask2edge.export.backends import PRECISIONS
 from mask2edge.runtime.segmenter import TASKS
+from mask2edge.train.evaluation.task_evaluation import HEADLINE
 from mask2edge.train.presets import BACKBONES
 
 OURS = "mask2edge-"  # contenders of peers.csv that are ours
 RANDOM = "random weights"  # peers.csv: all sides have the same, made up ones
-# What `peers.csv` calls the networks.
-LONG_NAMES = dict(BACKBONES)
 WHOLE, APART = "accuracy and time", "accuracy and time of different files"
 _LACKS = {"": "not run", "time": "a time, no accuracy", "accuracy": "an accuracy, no time", APART: APART}
-FIRST_METRIC = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def _backend(latency: Row | None) -> str:
 def _of_peers(row: Row) -> Entry:
     return Entry(
         artifact=row.get("contender"),
-        backbone=LONG_NAMES.get(row.get("backbone"), row.get("backbone")),
+        backbone=BACKBONES.get(row.get("backbone"), row.get("backbone")),
         size=row.get("size"),
         precision=row.get("contender").removeprefix(OURS),
         backend="onnxruntime",
@@ -139,7 +137,7 @@ def _of_peers(row: Row) -> Entry:
 def _order(entry: Entry) -> tuple[object, ...]:
     precisions = ("fp32", "fp16", "bf16", "int8")
     position = precisions.index(entry.precision) if entry.precision in precisions else len(precisions)
-    names = list(LONG_NAMES.values())
+    names = list(BACKBONES.values())
     backbone = names.index(entry.backbone) if entry.backbone in names else len(names)
     size = tuple(int(length) for length in entry.size.split("-")[0].split("x") if length.isdigit())
     cpu = entry.latency.get("cpu") if entry.latency else ""
@@ -151,7 +149,7 @@ def coverage(entries: Sequence[Entry]) -> dict[tuple[str, str, str], str]:
     or "".
     """
     found = {}
-    for backbone in dict.fromkeys(LONG_NAMES.values()):
+    for backbone in dict.fromkeys(BACKBONES.values()):
         for backend, precisions in PRECISIONS.items():
             for precision in precisions:
                 key = (backbone, backend, precision)
@@ -180,7 +178,7 @@ def not_run(results: Mapping[str, Sequence[Row]], entries: Sequence[Entry]) -> l
     measured = {row.get("task") for row in results.get("accuracy", ())}
     for task in TASKS:
         if task not in measured:
-            sentences.append(f"No artifact's accuracy in the task {task} ({FIRST_METRIC[task]}).")
+            sentences.append(f"No artifact's accuracy in the task {task} ({HEADLINE[task]}).")
     if not {row.get("machine") for rows in results.values() for row in rows} - {"x86_64", ""}:
         sentences.append("Nothing on a machine of another kind than x86_64: no aarch64 board has a row.")
     return sentences

@@ -35,16 +35,17 @@ RATIOS = {
     "postprocessing": RatioTable(
         "Logits to masks: how many times faster than Hugging Face's, and the share of the network's time.",
         ("case", "task", "order", "size"),
-        {"ratio": "Times faster", "native_p50_ms": "Ours ms", "huggingface_p50_ms": "Hugging Face ms", "share": "Share"},
+        {"ratio": "Times faster", "native_p50_ms": "Ours ms", "huggingface_p50_ms": "Hugging Face ms",
+         "share": "Share"},
     ),
     "pipeline": RatioTable(
-        "Image file to label map: our time over that of the same model in torch eager with the reference's post-processing.",
+        "Image file to label map: our time over torch eager's, of the same model with the reference's post-processing.",
         ("engine", "mode"), {"ratio": "Ratio", "ours_p50_ms": "Ours ms", "torch_p50_ms": "torch ms",
                              "agreement": "Equal pixels"},
     ),
     "area_sweep": RatioTable(
-        "The network over input sizes: our time over the stock export's; the floor is the stock graph's multiply-adds at "
-        "the measured speed of a matrix product.",
+        "The network over input sizes: our time over the stock export's; the floor is the stock graph's multiply-adds "
+        "at the measured speed of a matrix product.",
         ("backbone", "size"), {"ratio": "Ratio", "ours_p50_ms": "Ours ms", "stock_p50_ms": "Stock ms",
                                "floor_ratio": "Floor"},
     ),

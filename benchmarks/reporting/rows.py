@@ -1,8 +1,8 @@
 """Rows of benchmarks/results that know where they stand, so that every figure of a report can be traced.
 
-    results = read_results(Path("benchmarks/results"))
-    results["peers"][0].place        # "peers.csv:2"
-    newest(results["peers"])         # of several rows of the same thing the last
+results = read_results(Path("benchmarks/results"))
+results["peers"][0].place        # "peers.csv:2"
+newest(results["peers"])         # of several rows of the same thing the last
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Row:
         return f"{self.file}-{self.line}"
 
     def get(self, column: str) -> str:
-        """"" where the file had no such column when the row was written."""
+        """ "" where the file had no such column when the row was written."""
         return self.cells.get(column) or ""
 
     def number(self, column: str) -> float | None:
