@@ -16,17 +16,8 @@ from mask2edge.train.config_file import CONFIG_FOLDER, read_config
 from mask2edge.train.presets import PRESETS
 
 RESULTS = Path(__file__).resolve().parent / "results" / "accuracy.csv"
-METRICS = (
-    "mIoU",
-    "AP",
-    "AP50",
-    "boundary_AP",
-    "PQ",
-    "SQ",
-    "RQ",
-    "PQ_things",
-    "PQ_stuff",
-)  # fractions; empty where not of the task
+# Fractions; empty where they are not of the task.
+METRICS = ("mIoU", "AP", "AP50", "boundary_AP", "PQ", "SQ", "RQ", "PQ_things", "PQ_stuff")
 COLUMNS = (
     "date", "commit", "machine", "cpu", "versions", "artifact", "backbone", "precision", "backend", "ops", "size",
     "sha256", "checkpoint_sha256", "bytes", "task", "data", "split", "images", "images_in_split", "detections",

@@ -23,7 +23,7 @@ from mask2edge.benchmarks.reporting.blocks import (
     figure,
 )
 from mask2edge.benchmarks.reporting.charts import Point, scatter
-from mask2edge.benchmarks.reporting.machines import cpu_and_threads, machine_table
+from mask2edge.benchmarks.reporting.machines import conditions, machine_table
 from mask2edge.benchmarks.reporting.matrix import (
     APART,
     WHOLE,
@@ -89,7 +89,7 @@ def _matrix(entries: Sequence[Entry]) -> Iterator[Table | Prose]:
         "Each line is one file on one machine: accuracy and time stand together only where both were measured on the "
         f"file of that checksum. fp16 of onnxruntime is {HALF_STORAGE}. Times are medians.",
         ("Backbone", "Input", "Precision", "Backend", "Accuracy", "Network ms", "Image to masks ms", "Memory MB",
-         "File MB", "CPU", "File"),
+         "File MB", "On", "File, measured"),
         [_matrix_row(entry) for entry in entries],
     )  # fmt: skip
     columns = [(backend, precision) for backend, precisions in PRECISIONS.items() for precision in precisions]
@@ -119,6 +119,9 @@ def _matrix_row(entry: Entry) -> list[Cell]:
         names.append(Part(entry.sha256[:12], code=True))
     elif not entry.weights:
         names.append(Part("no checksum in its row"))
+    names += [
+        Part(date) for date in sorted({row.get("date") for row in (*entry.accuracy, entry.latency) if row} - {""})
+    ]
     return [
         cell(entry.backbone or "not recorded"),
         cell(entry.size),
@@ -129,7 +132,7 @@ def _matrix_row(entry: Entry) -> list[Cell]:
         figure(entry.total_ms, ".1f", entry.latency),
         figure(entry.memory_mb, ".0f", entry.latency),
         figure(size[0] / 1e6, ".1f", size[1]) if size else cell(),
-        cell(cpu_and_threads(entry.latency) if entry.latency else ""),
+        cell(conditions(entry.latency) if entry.latency else ""),
         Cell(tuple(names)),
     ]
 
@@ -176,7 +179,7 @@ def _own_panels(entries: Sequence[Entry]) -> dict[tuple[str, str, str], list[Poi
             metric = HEADLINE.get(row.get("task"), "")
             value = row.number(metric)
             if value is not None:
-                where = cpu_and_threads(entry.latency)
+                where = conditions(entry.latency)
                 series = f"{entry.backbone or entry.artifact} {entry.size} {entry.backend}"
                 point = Point(entry.total_ms, value, entry.precision, series, entry.latency.anchor)
                 panels.setdefault((metric, f"{row.get('data')} {row.get('split')}", where), []).append(point)

@@ -1,7 +1,7 @@
 """Which machines and package versions the rows of a report are of.
 
 machine_table(results)
-cpu_and_threads(row)      # "Intel Xeon @ 2.80GHz, 2 threads"
+conditions(row)      # "Intel Xeon @ 2.80GHz, 2 threads"
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from mask2edge.benchmarks.reporting.blocks import Table, cell
 from mask2edge.benchmarks.reporting.rows import PUBLISHED, Row
 
-VERSION = re.compile(
-    r"([\w.-]+)[= ]([\w.+-]+)"
-)  # "onnxruntime=1.32.0 numpy=2.4.6", or "onnxruntime 1.32.0; numpy 2.4.6"
+# "onnxruntime=1.32.0 numpy=2.4.6"; in some files "onnxruntime 1.32.0; numpy 2.4.6"
+VERSION = re.compile(r"([\w.-]+)[= ]([\w.+-]+)")
 
 
 def machine_table(results: Mapping[str, Sequence[Row]]) -> Table:
@@ -46,9 +45,11 @@ def short_cpu(row: Row) -> str:
     return " ".join(re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b", "", row.get("cpu")).split())
 
 
-def cpu_and_threads(row: Row) -> str:
-    threads = row.get("threads")
-    return ", ".join(filter(None, (short_cpu(row), f"{threads} threads" if threads else "")))
+def conditions(row: Row) -> str:
+    """CPU and threads; batch and mode, where they are not one image after the other."""
+    threads, batch, mode = (row.get(name) for name in ("threads", "batch", "mode"))
+    parts = [short_cpu(row), threads and f"{threads} threads", batch not in ("", "1") and f"batch {batch}"]
+    return ", ".join(filter(None, (*parts, mode != "in turns" and mode)))
 
 
 def _values(rows: Sequence[Row], column: str) -> str:

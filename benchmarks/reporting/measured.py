@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mask2edge.benchmarks.reporting.blocks import Cell, Prose, Table, cell, figure
-from mask2edge.benchmarks.reporting.machines import cpu_and_threads, short_cpu
+from mask2edge.benchmarks.reporting.machines import conditions, short_cpu
 from mask2edge.benchmarks.reporting.matrix import OURS
 from mask2edge.benchmarks.reporting.rows import Row, newest
 
@@ -85,7 +85,7 @@ def peer_tables(results: Results) -> Iterator[Table | Prose]:
         ratios = {row.line: row.number("ratio") or 0.0 for row in rows}
         most = max(ratios.values()) or 1.0
         yield Table(
-            f"{backbone}, {size}, {cpu_and_threads(rows[0])}",
+            f"{backbone}, {size}, {conditions(rows[0])}",
             ("Contender", "Ratio", "Quartiles", "Network ms", "Memory MB"),
             [
                 [
@@ -131,7 +131,7 @@ def _stages(row: Row, most: float) -> list[Cell]:
         rest = max(total - network, 0.0)
         bars = [(network / most, 0), (rest / most, 3)]
         parts = [cell(), figure(network, ".1f", row), cell(f"{rest:.1f} with before", row)]
-    where = cpu_and_threads(row)
+    where = conditions(row)
     return [cell(row.get("engine")), cell(row.get("size")), cell(where), figure(total, ".1f", row, bars), *parts]
 
 

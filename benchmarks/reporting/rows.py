@@ -67,9 +67,11 @@ def _read(path: Path) -> list[Row]:
 
 
 def newest(rows: Sequence[Row]) -> list[Row]:
-    """The last row of each thing that was measured, in the order of the file."""
+    """The last row of each thing that was measured, in the order of the file. Files of one name are things of their own
+    where their checksums differ.
+    """
     kind = KINDS.get(rows[0].file) if rows else None
     if kind is None:
         return list(rows)
-    last = {kind.key(row.cells): row for row in rows}
-    return [row for row in rows if last[kind.key(row.cells)] is row]
+    last = {(kind.key(row.cells), row.get("sha256")): row for row in rows}
+    return [row for row in rows if last[kind.key(row.cells), row.get("sha256")] is row]
