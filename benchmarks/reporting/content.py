@@ -119,9 +119,8 @@ def _matrix_row(entry: Entry) -> list[Cell]:
         names.append(Part(entry.sha256[:12], code=True))
     elif not entry.weights:
         names.append(Part("no checksum in its row"))
-    names += [
-        Part(date) for date in sorted({row.get("date") for row in (*entry.accuracy, entry.latency) if row} - {""})
-    ]
+    dates = {row.get("date") for row in (*entry.accuracy, entry.latency) if row is not None}
+    names += [Part(date) for date in sorted(dates - {""})]
     return [
         cell(entry.backbone or "not recorded"),
         cell(entry.size),
