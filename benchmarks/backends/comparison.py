@@ -62,7 +62,7 @@ class Reference:
         segmenter = torch_segmenter(model, spec, profile)
         self.task = segmenter.check_task(task)
         self.pixels, prepared = segmenter.prepare([image])  # [N, 3, H, W]
-        self._steps = (Predictions(model), LabelMap(segmenter, prepared, self.task))
+        self._steps = (Predictions(model).add, LabelMap(segmenter, prepared, self.task).add)
         self._results = self.run(TorchRunner(model, self.pixels.shape))
 
     @property

@@ -1,7 +1,7 @@
 """What follows from a backend's stages: mask features, every layer's predictions, and the label map of the image.
 
-    Comparator.postprocess(results, Predictions(model))
-    Comparator.postprocess(results, LabelMap(segmenter, prepared, "semantic"))
+    Comparator.postprocess(results, Predictions(model).add)
+    Comparator.postprocess(results, LabelMap(segmenter, prepared, "semantic").add)
 
 An exported graph calculates classes and full-size masks after its last layer alone, and its last 1×1 convolution,
 `mask_features`, is a part of the mask head (export/inference_graph.py). What the layers before would predict, and the
@@ -35,7 +35,7 @@ class Predictions:
     def __init__(self, model: Mask2Former) -> None:
         self._model = model
 
-    def __call__(self, stages: Any) -> Any:
+    def add(self, stages: Any) -> Any:
         """`stages`: name -> array, such as Polygraphy's IterationResult; one without inner stages stays as it is."""
         names = set(stages.keys())
         if FINE not in names:
@@ -58,7 +58,7 @@ class LabelMap:
     def __init__(self, segmenter: Segmenter, prepared: Sequence[Prepared], task: str) -> None:
         self._segmenter, self._prepared, self._task = segmenter, prepared, task
 
-    def __call__(self, stages: Any) -> Any:
+    def add(self, stages: Any) -> Any:
         outputs = {name: np.asarray(stages[name], np.float32) for name in OUTPUTS}
         (result,) = self._segmenter.finish(outputs, self._prepared, self._task)
         stages[LABEL_MAP] = class_map(result)

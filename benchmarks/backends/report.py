@@ -25,7 +25,7 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
         "note": outcome.backend.note,
         "stages": [asdict(one) for one in outcome.differences],
         "missing_stages": list(outcome.missing),
-        "first_divergence": asdict(first) if first else None,
+        "first_divergence": None if first is None else asdict(first),
         "verdict": verdict(outcome.differences),
     }
 
@@ -33,10 +33,11 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
 def verdict(differences: Sequence[Difference]) -> str:
     """One line: the first stage that diverges, the first attention mask with a flipped bit, and the label map."""
     first, flipped = first_divergence(differences), first_flip(differences)
-    parts = [f"first divergence: {title(first.stage)}, {_how(first)}" if first else "no stage diverges"]
-    if flipped is None:
+    # A difference beyond the tolerance is false, as Polygraphy wants it.
+    parts = ["no stage diverges" if first is None else f"first divergence: {title(first.stage)}, {_how(first)}"]
+    if flipped is None and any(one.flips is not None and one.stage != LABEL_MAP for one in differences):
         parts.append("no bit of a mask flipped")
-    elif flipped is not first:
+    elif flipped is not None and flipped is not first:
         parts.append(f"first flip: {title(flipped.stage)}, {_flips(flipped)}")
     parts += [f"label map: {_flips(one)}" for one in differences if one.stage == LABEL_MAP and one is not first]
     return "; ".join(parts)

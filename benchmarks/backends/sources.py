@@ -66,12 +66,7 @@ def subject_of(
     if source.is_file() and source.suffix == ".onnx":
         file = read_description(source)
         origin = checkpoint_of(source, file.checkpoint_sha256, checkpoint)
-        return Subject(
-            origin,
-            file.precision,
-            file.profile,
-            lambda shape: backends_of_onnx(source, file.ops, file.precision, shape),
-        )
+        return Subject(origin, file.precision, file.profile, lambda shape: backends_of_onnx(source, file, shape))
     found = "a file of another kind" if source.exists() else "nothing"
     raise InputError(f"{source}: expected a .safetensors file, an .onnx file or an engine folder; found {found}")
 
@@ -86,17 +81,14 @@ def backends_of_checkpoint(source: Path, precision: str, flags: Sequence[str], s
             obstacle = f"ONNX Runtime has no {precision} on the CPU"
         else:
             obstacle = why_missing() if ops == "custom" and library is None else ""
-        backends.append(
-            _onnx_backend(
-                f"onnxruntime-{ops}", f"ONNX Runtime, {ops} ops, {precision}", obstacle, shape,
-                _Graph(source, [*flags, "--ops", ops], "onnxruntime"),
-            )
-        )  # fmt: skip
+        about = f"ONNX Runtime, {ops} ops, {precision}"
+        graph = _Graph(source, [*flags, "--ops", ops], "onnxruntime")
+        backends.append(_onnx_backend(f"onnxruntime-{ops}", about, obstacle, shape, graph))
     if precision != "fp32":  # whose graph is that of ONNX Runtime
         ops = "standard" if library is None else "custom"
         about = f"TensorRT's typed graph in {precision}, emulated on the CPU, {ops} ops"
-        graph = _Graph(source, [*flags, "--ops", ops], "tensorrt")
-        backends.append(_onnx_backend("tensorrt-emulated", about, "", shape, lambda: emulated(graph())))
+        typed = _Graph(source, [*flags, "--ops", ops], "tensorrt")
+        backends.append(_onnx_backend("tensorrt-emulated", about, "", shape, lambda: emulated(typed())))
     return [*backends, _tensorrt_backend(source, flags, "custom", precision, shape)]
 
 

@@ -1,4 +1,4 @@
-"""A backend that goes wrong somewhere is found there: real weights and graphs changed on purpose, on a tiny network."""
+"""Where backend and checkpoint part is found: weights and graphs of a tiny network, changed on purpose."""
 
 from contextlib import contextmanager
 
@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("polygraphy")
 
-from tiny_checkpoint import INNER, LAYERS, SIZE, write_tiny_checkpoint  # noqa: E402
+from tiny_checkpoint import INNER, LAYERS, SIZE  # noqa: E402
 
 from mask2edge.benchmarks.backends.comparison import Backend, Reference  # noqa: E402
 from mask2edge.benchmarks.backends.differences import TOLERANCES, first_divergence  # noqa: E402
@@ -19,7 +19,6 @@ from mask2edge.benchmarks.backends.runners import OnnxRunner, SegmenterRunner  #
 from mask2edge.benchmarks.backends.stages import is_mask, place, title  # noqa: E402
 from mask2edge.benchmarks.latency import noise  # noqa: E402
 from mask2edge.export.stage_comparison import stage_names, with_stage_outputs  # noqa: E402
-from mask2edge.export.to_onnx import export_model  # noqa: E402
 from mask2edge.runtime.spec import Profile  # noqa: E402
 from mask2edge.train.checkpoint import load_model  # noqa: E402
 from mask2edge.train.model.mask2former import build_model  # noqa: E402
@@ -30,8 +29,13 @@ RESULTS = ["class_logits", "mask_logits", "label_map"]
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
-    return load_model(write_tiny_checkpoint(tmp_path_factory.mktemp("stages") / "tiny.safetensors"))
+def loaded(tiny_checkpoint):
+    return load_model(tiny_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def graph(tiny_onnx):
+    return onnx.load(tiny_onnx)
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +44,14 @@ def reference(loaded):
     return Reference(model, checkpoint.spec, FIXED, noise(80, 120))
 
 
-@pytest.fixture(scope="module")
-def exported(loaded):
-    """exported(change): the network as ONNX of standard ops, after change(model) with torch's gradients off."""
+def changed(loaded, change):
+    """The reference after change(model): what the graph was not made from."""
     model, checkpoint = loaded
-
-    def export(change=lambda model: None):
-        changed = build_model(checkpoint.model_config)
-        changed.load_state_dict(model.state_dict())
-        with torch.no_grad():
-            change(changed)
-        return export_model(changed.eval(), checkpoint.spec, FIXED, "standard")
-
-    return export
+    other = build_model(checkpoint.model_config)
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        change(other)
+    return Reference(other.eval(), checkpoint.spec, FIXED, noise(80, 120))
 
 
 def compared(reference, graph):
@@ -61,9 +60,9 @@ def compared(reference, graph):
 
 
 @pytest.mark.parametrize(
-    ("weight", "stage"),
+    ("part", "stage"),
     [
-        (lambda model: model.backbone.stages[2][0], "backbone.res4"),
+        (lambda model: model.backbone.stages[4][0].project.conv, "backbone.res4"),
         (lambda model: model.pixel_decoder.layers[0].linear2, "pixel_decoder.level32"),
         (lambda model: model.pixel_decoder.lateral.conv, "pixel_decoder.fine"),
         (lambda model: model.mask_decoder.layers[1].linear2, "decoder.1.queries"),
@@ -71,24 +70,18 @@ def compared(reference, graph):
         (lambda model: model.mask_decoder.class_head, "class_logits"),
     ],
 )
-def test_a_wrong_weight_is_the_first_divergence(reference, exported, weight, stage):
+def test_a_wrong_weight_is_the_first_divergence(loaded, graph, part, stage):
     def change(model):
-        module = weight(model)
-        tensor = next(x for name, x in module.named_parameters() if name.endswith("weight") and x.ndim > 1)
-        tensor.mul_(1 + 0.2 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1)))
+        weight = part(model).weight
+        weight.mul_(1 + 0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
 
-    outcome = compared(reference, exported(change))
+    outcome = compared(changed(loaded, change), graph)
     first = first_divergence(outcome.differences)
     assert first is not None
     assert first.stage == stage
     earlier = [one for one in outcome.differences if place(one.stage) < place(stage)]
     assert all(one.relative_l2 < 1e-5 for one in earlier)
     assert verdict(outcome.differences).startswith(f"first divergence: {title(stage)}, ")
-
-
-@pytest.fixture(scope="module")
-def graph(exported):
-    return exported()
 
 
 @pytest.mark.parametrize("stage", [name for name in INNER if not name.endswith(("prediction", "mask_features"))])
@@ -99,17 +92,17 @@ def test_each_stage_is_named_where_it_goes_wrong(reference, graph, stage):
 
 def scaled(graph, stage):
     """A copy whose tensor `stage` is 2 % too large."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(graph)
-    index, node = next((i, n) for i, n in enumerate(changed.graph.node) if stage in n.output)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
+    index, node = next((i, n) for i, n in enumerate(copy.graph.node) if stage in n.output)
     node.output[list(node.output).index(stage)] = "right"
-    changed.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1.02), "factor"))
-    changed.graph.node.insert(index + 1, onnx.helper.make_node("Mul", ["right", "factor"], [stage]))
-    return changed
+    copy.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1.02), "factor"))
+    copy.graph.node.insert(index + 1, onnx.helper.make_node("Mul", ["right", "factor"], [stage]))
+    return copy
 
 
-def test_flips_are_what_numpy_counts(reference, exported):
-    graph = exported(lambda model: model.pixel_decoder.mask_features.bias.add_(0.05))
+def test_flips_are_what_numpy_counts(loaded, graph):
+    reference = changed(loaded, lambda model: model.pixel_decoder.mask_features.bias.add_(0.05))
     outcome = compared(reference, graph)
     # ONNX Runtime by itself, without our runners.
     session = onnxruntime.InferenceSession(with_stage_outputs(graph).SerializeToString())
