@@ -36,10 +36,15 @@ class Graph:
     description: Description
 
 
-def graph_of(source: Path, arguments: argparse.Namespace, backend: str) -> Graph:
-    """Raises InputError where `arguments` do not fit `source`, or a package is missing."""
-    make = _from_onnx if source.suffix == ".onnx" else _from_checkpoint
-    graph = make(source, arguments, backend)
+def graph_of(source: Path, arguments: argparse.Namespace, backend: str, verified: bool = True) -> Graph:
+    """`verified`: a graph exported from a checkpoint is compared with the plain model first.
+
+    Raises InputError where `arguments` do not fit `source`, or a package is missing.
+    """
+    if source.suffix == ".onnx":
+        graph = _from_onnx(source, arguments, backend)
+    else:
+        graph = _from_checkpoint(source, arguments, backend, verified)
     return _fused(graph) if backend == "onnxruntime" and graph.description.ops == "custom" else graph
 
 
@@ -66,8 +71,8 @@ def ops_on_tensorrt(source: Path, arguments: argparse.Namespace) -> str:
     return "standard" if arguments.ops == "standard" else "custom"
 
 
-def _from_checkpoint(source: Path, arguments: argparse.Namespace, backend: str) -> Graph:
-    proto, _ = _exported(source, arguments, backend, verified=True)
+def _from_checkpoint(source: Path, arguments: argparse.Namespace, backend: str, verified: bool) -> Graph:
+    proto, _ = _exported(source, arguments, backend, verified)
     return _converted(proto, arguments.precision or "fp32", arguments, backend, str(source))
 
 

@@ -7,16 +7,14 @@ numbers would mean anything there.
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from polygraphy.backend.base import BaseRunner
-from polygraphy.common import TensorMetadata
 from polygraphy.comparator import Comparator
 
+from mask2edge.benchmarks.backends.differences import relative_l2
+from mask2edge.benchmarks.backends.runners import SegmenterRunner
 from mask2edge.benchmarks.demo import sample_photograph
 from mask2edge.benchmarks.gpu.engines import RANDOM, SHIPPED, built_engines
 from mask2edge.benchmarks.gpu.rows import RowFile
@@ -30,24 +28,6 @@ from mask2edge.runtime.session import INPUT
 MOST_ERROR = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 2e-1}
 MOST_FLIPPED = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 3e-2}
 MOST_RELABELLED = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2}
-
-
-class SegmenterRunner(BaseRunner):
-    """An engine's session as a Polygraphy runner: Polygraphy cannot register op libraries by itself."""
-
-    def __init__(self, segmenter: Segmenter, name: str) -> None:
-        super().__init__(name=name)
-        self.segmenter = segmenter
-
-    def get_input_metadata_impl(self) -> Any:
-        batch, height, width = self.segmenter.spec.profile.opt
-        return TensorMetadata().add(INPUT, np.float32, (batch, 3, height, width))
-
-    def infer_impl(self, feed_dict: Any) -> Any:
-        started = time.perf_counter()
-        outputs = OrderedDict(self.segmenter.session.run(feed_dict[INPUT]))
-        self.inference_time = time.perf_counter() - started
-        return outputs
 
 
 def run(rows: RowFile, out: Path, data: Path | None) -> None:
@@ -81,7 +61,10 @@ def compare(
     """Adds the rows of one engine."""
     what = f"{model} {precision}"
     pixels, prepared = reference.prepare([image])
-    runners = [SegmenterRunner(reference, "onnxruntime"), SegmenterRunner(segmenter, what)]
+    runners = [
+        SegmenterRunner("onnxruntime", lambda: nullcontext(reference), pixels.shape),
+        SegmenterRunner(what, lambda: nullcontext(segmenter), pixels.shape),
+    ]
     results = Comparator.run(runners, data_loader=[{INPUT: pixels}])
     (_, expected), (_, found) = ((name, iterations[0]) for name, iterations in results)
     for name in ("class_logits", "mask_logits"):
@@ -93,10 +76,3 @@ def compare(
     got = segmenter(image, task="semantic")
     relabelled = float(np.mean(got.label_map != wanted.label_map))
     rows.bounded(f"{what} image pixels labelled otherwise", relabelled, MOST_RELABELLED[precision])
-
-
-def relative_l2(found: np.ndarray, expected: np.ndarray) -> float:
-    if found.shape != expected.shape:
-        return float("inf")
-    difference = np.linalg.norm((found.astype(np.float64) - expected).ravel())
-    return float(difference / np.linalg.norm(expected.astype(np.float64).ravel()))

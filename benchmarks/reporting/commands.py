@@ -17,6 +17,7 @@ SCRIPTS = {
     "kernels": "kernels", "postprocessing": "postprocessing", "pipeline": "pipeline", "scenarios": "latency",
     "session_settings": "session_settings", "training_cost": "training_cost", "int8_sensitivity": "int8_sensitivity",
     "precision_islands": "precision_islands", "gate-base": "gate_figures",
+    "overfit": "overfit",
 }  # fmt: skip
 RECORD = "--record"  # what three older scripts call --save
 
@@ -116,4 +117,5 @@ _ARGUMENTS: Mapping[str, Callable[[Row], list[str]]] = {
     "int8_sensitivity": _int8_sensitivity,
     "precision_islands": _precision_islands,
     "gate-base": lambda row: [],
+    "overfit": lambda row: ["--data", "DIR", "--save"],
 }

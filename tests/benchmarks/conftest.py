@@ -134,3 +134,25 @@ def coco_data(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tiny.safetensors, with street.png beside it."""
+    pytest.importorskip("torch")
+    from tiny_checkpoint import write_tiny_checkpoint
+
+    folder = tmp_path_factory.mktemp("tiny")
+    coarse = np.random.default_rng(5).integers(0, 256, (6, 9, 3), np.uint8)
+    cv2.imwrite(str(folder / "street.png"), cv2.resize(coarse, (120, 80), interpolation=cv2.INTER_CUBIC))
+    return write_tiny_checkpoint(folder / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny_checkpoint: Path) -> Path:
+    """Exported from it with standard ops, beside it; an export takes seconds."""
+    from mask2edge.export import to_onnx
+
+    path = tiny_checkpoint.with_suffix(".onnx")
+    assert to_onnx.main([str(tiny_checkpoint), "--ops", "standard", "--out", str(path)]) == 0
+    return path

@@ -10,37 +10,7 @@ from mask2edge.benchmarks import accuracy
 from mask2edge.benchmarks.artifact import open_artifact
 from mask2edge.runtime.command_line import InputError
 
-torch = pytest.importorskip("torch")
-
-from mask2edge.runtime.spec import Label, ModelSpec, Postprocessing, Preprocessing  # noqa: E402
-from mask2edge.train.checkpoint import save_checkpoint  # noqa: E402
-from mask2edge.train.config import ModelConfig  # noqa: E402
-from mask2edge.train.model.mask2former import build_model  # noqa: E402
-
-SIZE = (64, 96)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A random network of the smallest kind."""
-    torch.manual_seed(2)
-    config = ModelConfig(
-        backbone="efficientnet-lite0", num_classes=3, num_queries=6, hidden_dim=32, num_heads=4, encoder_layers=1,
-        encoder_ffn=32, decoder_layers=3, decoder_ffn=32,
-    )  # fmt: skip
-    model = build_model(config).eval()
-    with torch.no_grad():  # untrained queries all say the same; these find each class somewhere
-        model.mask_decoder.class_head.weight.mul_(5)
-        model.pixel_decoder.mask_features.weight.mul_(10)
-        for layer in model.mask_decoder.layers:
-            layer.cross_attention.output_projection.weight.mul_(0.3)
-            layer.self_attention.output_projection.weight.mul_(0.3)
-    labels = tuple(Label(i, name, None, (i, i, i), i) for i, name in enumerate(("red", "green", "blue")))
-    rules = Preprocessing((127.5,) * 3, (127.5,) * 3, "keep-ratio", 80, 160)
-    spec = ModelSpec("tiny", labels, 6, rules, Postprocessing(semantic_order="padded"), size=SIZE)
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
-    save_checkpoint(path, model.state_dict(), config, spec)
-    return path
+pytest.importorskip("torch")
 
 
 @pytest.fixture
@@ -60,43 +30,42 @@ def score(capsys, *arguments):
     return json.loads(capsys.readouterr().out)
 
 
-def test_checkpoint_onnx_and_engine_score_alike(checkpoint, blobs, tmp_path, capsys):
-    from mask2edge.export import build_engine, to_onnx
+def test_checkpoint_onnx_and_engine_score_alike(tiny_checkpoint, tiny_onnx, blobs, tmp_path, capsys):
+    from mask2edge.export import build_engine
 
-    onnx, engine = tmp_path / "tiny.onnx", tmp_path / "tiny.engine"
-    assert to_onnx.main([str(checkpoint), "--ops", "standard", "--out", str(onnx)]) == 0
-    assert build_engine.main([str(onnx), "--fp32", "--backend", "onnxruntime", "--out", str(engine)]) == 0
+    engine = tmp_path / "tiny.engine"
+    assert build_engine.main([str(tiny_onnx), "--fp32", "--backend", "onnxruntime", "--out", str(engine)]) == 0
     capsys.readouterr()
-    results = [score(capsys, artifact, "--data", blobs) for artifact in (checkpoint, onnx, engine)]
+    results = [score(capsys, artifact, "--data", blobs) for artifact in (tiny_checkpoint, tiny_onnx, engine)]
     for result in results[1:]:
         assert result["metrics"] == pytest.approx(results[0]["metrics"], abs=1e-3)
-    with open_artifact(checkpoint) as on_torch, open_artifact(engine) as on_onnxruntime:
+    with open_artifact(tiny_checkpoint) as on_torch, open_artifact(engine) as on_onnxruntime:
         image = cv2.imread(str(blobs / "val" / "0.png"))
         ours, theirs = (segmenter(image, task="semantic").label_map for segmenter in (on_torch, on_onnxruntime))
         assert len(np.unique(ours)) > 1  # a constant answer would prove nothing
         assert (ours == theirs).mean() > 0.999
 
 
-def test_a_checkpoint_takes_its_own_size_or_the_one_asked_for(checkpoint):
+def test_a_checkpoint_takes_its_own_size_or_the_one_asked_for(tiny_checkpoint):
     image = np.zeros((100, 100, 3), np.uint8)
     for options, shape in (({}, (64, 96)), ({"size": (96, 32)}, (96, 32)), ({"keep_ratio": True}, (96, 96))):
-        with open_artifact(checkpoint, **options) as segmenter:
+        with open_artifact(tiny_checkpoint, **options) as segmenter:
             pixels, _ = segmenter.prepare([image])
             assert pixels.shape[2:] == shape, options
             assert segmenter.session.run(pixels)["mask_logits"].shape == (1, 6, shape[0] // 4, shape[1] // 4)
 
 
-def test_two_sizes_at_once_are_refused(checkpoint):
+def test_two_sizes_at_once_are_refused(tiny_checkpoint):
     with (
         pytest.raises(InputError, match="expected one of them, got both"),
-        open_artifact(checkpoint, size=(64, 64), keep_ratio=True),
+        open_artifact(tiny_checkpoint, size=(64, 64), keep_ratio=True),
     ):
         pass
 
 
-def test_a_truncated_checkpoint_is_one_line(checkpoint, blobs, tmp_path, capsys):
+def test_a_truncated_checkpoint_is_one_line(tiny_checkpoint, blobs, tmp_path, capsys):
     broken = tmp_path / "broken.safetensors"
-    broken.write_bytes(checkpoint.read_bytes()[:1000])
+    broken.write_bytes(tiny_checkpoint.read_bytes()[:1000])
     assert accuracy.main([str(broken), "--task", "semantic", "--data", str(blobs)]) == 2
     _, err = capsys.readouterr()
     assert err.count("error: ") == 1
