@@ -10,33 +10,14 @@ from mask2edge.benchmarks import gate, gate_figures
 
 torch = pytest.importorskip("torch")
 
-from mask2edge.export import to_onnx  # noqa: E402
-from mask2edge.runtime.spec import Label, ModelSpec, Postprocessing, Preprocessing  # noqa: E402
-from mask2edge.train.checkpoint import save_checkpoint  # noqa: E402
-from mask2edge.train.config import ModelConfig  # noqa: E402
-from mask2edge.train.model.mask2former import build_model  # noqa: E402
+from tiny_checkpoint import write_tiny_checkpoint  # noqa: E402
 
-SIZE = (64, 96)
+from mask2edge.export import to_onnx  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A random network of the smallest kind that finds each class somewhere."""
-    torch.manual_seed(2)
-    config = ModelConfig(
-        backbone="efficientnet-lite0", num_classes=3, num_queries=6, hidden_dim=32, num_heads=4, encoder_layers=1,
-        encoder_ffn=32, decoder_layers=3, decoder_ffn=32,
-    )  # fmt: skip
-    model = build_model(config).eval()
-    with torch.no_grad():
-        model.mask_decoder.class_head.weight.mul_(5)
-        model.pixel_decoder.mask_features.weight.mul_(10)
-    labels = tuple(Label(i, name, None, (i, i, i), i) for i, name in enumerate(("red", "green", "blue")))
-    rules = Preprocessing((127.5,) * 3, (127.5,) * 3, "keep-ratio", 80, 160)
-    spec = ModelSpec("tiny", labels, 6, rules, Postprocessing(semantic_order="padded"), size=SIZE)
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
-    save_checkpoint(path, model.state_dict(), config, spec)
-    return path
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="module")
