@@ -14,12 +14,10 @@ import argparse
 import hashlib
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -28,6 +26,7 @@ from mask2edge.benchmarks import machine
 from mask2edge.benchmarks.ablation_rows import BASELINE, METRICS, ROWS, Row
 from mask2edge.benchmarks.ablation_table import differences, markdown
 from mask2edge.benchmarks.results_table import append_row, read_rows
+from mask2edge.benchmarks.training_process import STOPPED, run_training
 from mask2edge.runtime.command_line import InputError, command, positive_number, say
 from mask2edge.train.config import load_config
 from mask2edge.train.run_folder import LAST_FILE, METRICS_FILE, STATE_FILE, read_metrics
@@ -38,7 +37,6 @@ RESULTS = ROOT / "benchmarks" / "results" / "ablations.csv"
 IDENTITY = ("config", "data", "common", "steps", "seed", "row", "settings", "digest")
 FIGURES = (*METRICS, "AP50", "PQ_things")
 COLUMNS = ("date", "commit", "cpu", "versions", *IDENTITY, "seconds_per_step", *FIGURES)
-STOPPED = (-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -75,10 +73,10 @@ class Budget:
         base = load_config(self.config, parse_overrides(self.common))
         return row.settings_for(base.model.num_queries)
 
-    def command(self, row: Row, seed: int, folder: Path) -> list[str]:
+    def arguments(self, row: Row, seed: int, folder: Path) -> list[str]:
         return [
-            sys.executable, str(ROOT / "train" / "train.py"), "--config", self.config, "--data", str(self.data),
-            "--out", str(folder), "--set", *self.settings(row, seed),
+            "--config", self.config, "--data", str(self.data), "--out", str(folder),
+            "--set", *self.settings(row, seed),
             *(["--resume"] if (folder / STATE_FILE).is_file() else []),
         ]  # fmt: skip
 
@@ -99,7 +97,7 @@ def run(budget: Budget, rows: Sequence[Row], seeds: Sequence[int], out: Path, re
         folder = out / folder_name(identity)
         if not has_ended(folder / METRICS_FILE, budget.steps):
             say(f"run {number} of {len(identities)}: {name}, seed {seed}, in {folder}")
-            code = train(budget.command(ROWS[name], seed, folder))
+            code = run_training(budget.arguments(ROWS[name], seed, folder))
             if code in STOPPED:
                 raise KeyboardInterrupt
             if code != 0:
@@ -115,25 +113,6 @@ def folder_name(identity: dict[str, str]) -> str:
     """A run of other settings is another folder."""
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     return f"{identity['config']}-{identity['steps']}-{identity['row']}-seed{identity['seed']}-{digest}"
-
-
-def train(arguments: Sequence[str]) -> int:
-    """Runs a training process to its end, its messages on stderr; its exit code.
-
-    Ctrl-C reaches it directly and SIGTERM is passed on; either way it is waited for, since it saves its state first.
-    """
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as process:
-
-        def pass_on(number: int, frame: FrameType | None) -> None:
-            if number == signal.SIGTERM:
-                process.terminate()
-
-        before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            return process.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def has_ended(metrics: Path, steps: int) -> bool:

@@ -19,7 +19,8 @@ import numpy as np
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.rle import encode
 from mask2edge.train.data.annotation import Annotation
-from mask2edge.train.evaluation.average_precision import AREAS, run_lengths
+from mask2edge.train.evaluation.average_precision import AREAS
+from mask2edge.train.evaluation.coco_rows import run_lengths
 
 OBJECT = 1  # the one category
 Regions = tuple[np.ndarray, np.ndarray]  # masks bool [n, H, W], scores [n]

@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     kind = recognise(arguments.data) if arguments.format == "auto" else arguments.format
+    if arguments.classes and kind != "instance-labels":
+        raise InputError(f"--classes: expected none, for {arguments.data} names its own classes (format {kind})")
     reports = []
     for split in _chosen(arguments.data, kind, arguments.split):
         data = open_dataset(arguments.data, split, kind, arguments.classes, strict=False)

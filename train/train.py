@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: argparse.Namespace, processes: Processes) -> int:
     """The exit code, on every process. Raises InputError on all of them where one meets it."""
     with processes.together(), processes.speaking_once():
-        config = load_config(arguments.config, parse_overrides(arguments.set))
+        config = with_merge_table(load_config(arguments.config, parse_overrides(arguments.set)))
         check_batch(config.train, processes.size)
         out = arguments.out or Path("artifacts") / config.name
         check_out(out, arguments.resume)
@@ -112,6 +112,14 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
         if "=" not in pair or pair.startswith("="):
             raise InputError(f"--set: expected KEY=VALUE such as train.steps=100, got {pair!r}")
     return dict(pair.split("=", 1) for pair in pairs)
+
+
+def with_merge_table(config: Config) -> Config:
+    """data.merge in the place of data.merge_file: a file that was edited is then another setting, as in --resume."""
+    if not config.data.merge_file:
+        return config
+    table = {name: tuple(members) for name, members in read_merge_table(Path(config.data.merge_file)).items()}
+    return replace(config, data=replace(config.data, merge=table, merge_file=""))
 
 
 def check_out(out: Path, resume: bool) -> None:
@@ -170,8 +178,8 @@ def _open_split(config: Config, root: Path, split: str) -> Dataset:
             f"{data.json_path}: COCO's instances may overlap and leave pixels without a segment, which the task "
             f"panoptic does not take; got tasks {', '.join(config.tasks)}, use --set 'tasks=[\"instance\"]'"
         )
-    if table := read_merge_table(Path(config.data.merge_file)) if config.data.merge_file else config.data.merge:
-        data = merged(data, table)
+    if config.data.merge:
+        data = merged(data, config.data.merge)
     data = for_tasks(data, config.tasks)
     return Cached(data, (config.data.cache_mib << 20) // max(1, config.data.workers))
 

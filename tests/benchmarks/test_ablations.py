@@ -90,7 +90,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         (folder / "training_state.safetensors").touch()
         return 2 if "model.cross_attention=plain" in command else 0
 
-    monkeypatch.setattr(ablations, "train", train)
+    monkeypatch.setattr(ablations, "run_training", train)
     return called
 
 

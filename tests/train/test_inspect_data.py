@@ -140,6 +140,12 @@ def test_a_class_list_that_is_too_short(tmp_path: Path, capsys: pytest.CaptureFi
     assert "expected class indices 0 to 1 (2 classes)" in result["splits"][0]["faults"][0]
 
 
+def test_classes_of_a_format_that_has_its_own_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_semantic(tmp_path / "street")
+    assert main([str(root), "--classes", "sky", "road"]) == 2
+    assert "--classes: expected none, for " in capsys.readouterr().err
+
+
 def test_images_without_a_segment_are_remarked_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, result, _ = inspected(capsys, write_coco_instances(tmp_path / "coco"))
     assert (code, result["faults"]) == (0, 0)

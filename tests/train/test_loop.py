@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 import signal
 import time
 from collections.abc import Callable
@@ -12,30 +11,18 @@ from typing import Any
 import cv2
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny_training import CONFIG, tiny_model, write_bands
 from torch import nn
 
 from mask2edge.runtime.command_line import InputError
-from mask2edge.runtime.spec import Label
 from mask2edge.train import loop, run_folder, stopping
-from mask2edge.train.averaging import AveragedWeights
 from mask2edge.train.checkpoint import load_checkpoint
 from mask2edge.train.config import Config
-from mask2edge.train.data.batches import AUGMENTATION, LOSS, ORDER, derived_seed, training_batches
 from mask2edge.train.data.semantic_folder import SemanticFolder
-from mask2edge.train.data.transforms import Augmentation
 from mask2edge.train.labels import labels_from_names
 from mask2edge.train.samples import SamplePictures
 from mask2edge.train.train import build_spec
-from mask2edge.train.training_state import (
-    Progress,
-    TrainingState,
-    differences,
-    load_training_state,
-    save_training_state,
-)
 from mask2edge.train.validation import validate
 
 SPEC = build_spec(CONFIG, labels_from_names(["red", "green", "blue"]))
@@ -241,44 +228,6 @@ def test_a_finished_run_resumed_changes_nothing(run: Run, uninterrupted: Path) -
     assert {path: path.read_bytes() for path in uninterrupted.rglob("*.*")} == before
 
 
-def test_workers_and_their_number_change_nothing(data: tuple[SemanticFolder, SemanticFolder]) -> None:
-    augment = Augmentation((32, 32), (0.5, 2.0), True, True, 1.0)
-
-    def batches(steps: range, workers: int, seed: int = 0) -> list[Any]:
-        mean = std = (127.5, 127.5, 127.5)
-        return list(
-            training_batches(data[0], augment, mean, std, batch_size=2, seed=seed, steps=steps, workers=workers)
-        )
-
-    alone, helped, later = batches(range(6), 0), batches(range(6), 2), batches(range(4, 6), 0)
-    assert len(alone) == 6
-    for one, other in zip([*alone, *alone[4:]], [*helped, *later], strict=True):
-        assert torch.equal(one.pixels, other.pixels)
-        assert one.numbers == other.numbers
-        for mine, theirs in zip(one.targets, other.targets, strict=True):
-            assert torch.equal(mine["labels"], theirs["labels"])
-            assert torch.equal(mine["masks"], theirs["masks"])
-    assert not torch.equal(alone[0].pixels, batches(range(1), 0, seed=1)[0].pixels)
-
-
-def test_every_image_comes_once_an_epoch(data: tuple[SemanticFolder, SemanticFolder]) -> None:
-    still = Augmentation((64, 64), (1.0, 1.0), False, False, 1.0)
-    ones = (1.0, 1.0, 1.0)
-    seen = [
-        batch.pixels[0].numpy().tobytes()
-        for batch in training_batches(data[0], still, ones, ones, batch_size=1, seed=3, steps=range(15))
-    ]
-    epochs = [seen[start : start + 5] for start in (0, 5, 10)]
-    assert all(set(epoch) == set(epochs[0]) and len(set(epoch)) == 5 for epoch in epochs)
-    assert epochs[0] != epochs[1] or epochs[1] != epochs[2]  # each in its own order
-
-
-def test_derived_seeds_are_unrelated() -> None:
-    seeds = [derived_seed(s, stream, n) for s in range(4) for stream in (ORDER, AUGMENTATION, LOSS) for n in range(50)]
-    assert len(set(seeds)) == len(seeds)
-    assert all(0 <= seed < 2**63 for seed in seeds)
-
-
 def test_frozen_statistics_stay_and_everything_else_learns(uninterrupted: Path) -> None:
     before, after = tiny_model(seed=0), load_checkpoint(uninterrupted / run_folder.LAST_FILE).weights
     for name, buffer in before.named_buffers():
@@ -297,146 +246,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(run: R
     saved = load_checkpoint(tmp_path / "run" / run_folder.LAST_FILE)
     assert saved.step >= 1
     assert saved.step == rows(tmp_path / "run")[-1]["step"]
-
-
-def _other_settings(path: Path) -> Config:
-    return dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, steps=8, seed=1))
-
-
-def test_what_only_the_machine_needs_may_change(run: Run, uninterrupted: Path, tmp_path: Path) -> None:
-    """Workers, micro-batches and recomputed activations are no part of what a run computes."""
-    for name in (run_folder.STATE_FILE, run_folder.LAST_FILE):
-        (tmp_path / name).write_bytes((uninterrupted / name).read_bytes())
-    train = dataclasses.replace(CONFIG.train, accumulate=2, checkpoint_activations=True)
-    config = dataclasses.replace(CONFIG, train=train, data=dataclasses.replace(CONFIG.data, workers=2))
-    assert run(tmp_path, resume=True, config=config).step == 4
-
-
-def _missing(path: Path) -> Config:
-    path.unlink()
-    return CONFIG
-
-
-def _truncated(path: Path) -> Config:
-    path.write_bytes(path.read_bytes()[:1000])
-    return CONFIG
-
-
-def _another_kind(path: Path) -> Config:
-    path.write_bytes((path.parent / run_folder.LAST_FILE).read_bytes())
-    return CONFIG
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (_other_settings, "other settings: train.steps was 4, now 8; train.seed was 0, now 1; use the same"),
-        (_missing, "training_state.safetensors is not there; expected the folder of a started run"),
-        (_truncated, "expected a whole training state, got"),
-        (_another_kind, "expected a training state written by train/train.py, got a file of another kind"),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_a_state_that_cannot_be_continued_is_refused(
-    run: Run, uninterrupted: Path, tmp_path: Path, change: Callable[[Path], Config], message: str
-) -> None:
-    for name in (run_folder.STATE_FILE, run_folder.LAST_FILE):
-        (tmp_path / name).write_bytes((uninterrupted / name).read_bytes())
-    config = change(tmp_path / run_folder.STATE_FILE)
-    with pytest.raises(InputError, match=message):
-        run(tmp_path, resume=True, config=config)
-
-
-Merge = dict[str, tuple[str, ...]]
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "changes"),
-    [
-        ({"warm": ("red",)}, {"warm": ("red",)}, []),
-        ({}, {"warm": ("red",)}, ["data.merge.warm was None, now ('red',)"]),
-        ({"warm": ("red",)}, {}, ["data.merge.warm was ('red',), now None"]),
-        (
-            {"warm": ("red",)},
-            {"hot": ("red",)},
-            ["data.merge.warm was ('red',), now None", "data.merge.hot was None, now ('red',)"],
-        ),
-    ],
-    ids=["same", "new", "gone", "renamed"],
-)
-def test_a_merge_of_classes_is_a_setting(tmp_path: Path, before: Merge, after: Merge, changes: list[str]) -> None:
-    saved, now = (dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, merge=m)) for m in (before, after))
-    assert differences(saved, SPEC.labels, now, SPEC.labels) == changes
-    state = loop.initial_state(saved, tiny_model(seed=0), torch.device("cpu"))
-    save_training_state(tmp_path / "state.safetensors", saved, SPEC, state)
-    if changes:
-        with pytest.raises(InputError, match=re.escape("; ".join(changes)) + "; use the same"):
-            load_training_state(tmp_path / "state.safetensors", now, SPEC, state)
-    else:
-        load_training_state(tmp_path / "state.safetensors", now, SPEC, state)
-
-
-def test_data_of_other_classes_do_not_continue_a_run(uninterrupted: Path, tmp_path: Path) -> None:
-    path = uninterrupted / run_folder.STATE_FILE
-    state = loop.initial_state(CONFIG, tiny_model(seed=1), torch.device("cpu"))
-    first, second, third = SPEC.labels
-    swapped = dataclasses.replace(
-        SPEC, labels=(dataclasses.replace(first, name="blue"), second, dataclasses.replace(third, name="red"))
-    )
-    with pytest.raises(
-        InputError, match=r"settings: classes\.0\.name was 'red', now 'blue'; classes\.2\.name was 'blue'"
-    ):
-        load_training_state(path, CONFIG, swapped, state)
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    del metadata["spec"]  # of a version that did not note the classes
-    save_file(load_file(path), tmp_path / "old.safetensors", metadata)
-    load_training_state(tmp_path / "old.safetensors", CONFIG, swapped, state)
-    assert state.progress.step == 4
-
-
-def test_a_long_list_of_changes_is_cut(uninterrupted: Path) -> None:
-    state = loop.initial_state(CONFIG, tiny_model(seed=1), torch.device("cpu"))
-    other = dataclasses.replace(
-        SPEC, labels=tuple(Label(n, f"class {n}", True, (n, n, n), n + 50) for n in range(3))
-    )  # four differences each
-    with pytest.raises(InputError, match=r"other settings: (classes[^;]*; ){8}and 4 more; use the same"):
-        load_training_state(uninterrupted / run_folder.STATE_FILE, CONFIG, other, state)
-
-
-def test_a_state_brings_back_weights_averages_and_moments(tmp_path: Path) -> None:
-    def parts() -> TrainingState:
-        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm(4)).to(memory_format=torch.channels_last)
-        scaler = torch.amp.GradScaler("cpu")
-        return TrainingState(model, torch.optim.AdamW(model.parameters()), AveragedWeights(model, 0.5), scaler)
-
-    state, other = parts(), parts()
-    loss = state.model[0](torch.randn(1, 3, 5, 5)).sum()  # the norm has no gradient, hence no moments
-    state.scaler.scale(loss).backward()
-    state.scaler.step(state.optimizer)
-    state.scaler.update(1234.0)
-    assert state.averaged
-    assert other.averaged
-    state.averaged.update(0)
-    state.progress = Progress(7, 4, 0.5)
-    save_training_state(tmp_path / "state.safetensors", CONFIG, SPEC, state)
-    load_training_state(tmp_path / "state.safetensors", CONFIG, SPEC, other)
-    assert other.progress == Progress(7, 4, 0.5)
-    assert other.scaler.state_dict() == state.scaler.state_dict()
-    for mine, theirs in zip(state.model.parameters(), other.model.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-        assert mine.stride() == theirs.stride()
-        moments, other_moments = state.optimizer.state.get(mine, {}), other.optimizer.state.get(theirs, {})
-        assert moments.keys() == other_moments.keys()
-        for key in moments:
-            assert torch.equal(moments[key], other_moments[key])
-            assert moments[key].stride() == other_moments[key].stride()
-    before, after = state.averaged.model.state_dict(), other.averaged.model.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not torch.equal(before["0.weight"], state.model.state_dict()["0.weight"])
-    other.model = nn.Linear(2, 2)
-    with pytest.raises(InputError, match="the tensors do not fit the model"):
-        load_training_state(tmp_path / "state.safetensors", CONFIG, SPEC, other)
 
 
 def test_averaged_weights_are_saved_validated_and_resumed(

@@ -227,12 +227,17 @@ def test_nuclei_train_with_their_background(root: Path, tmp_path: Path) -> None:
     assert [(label.name, label.is_thing) for label in labels] == [("nucleus", True), ("background", False)]
 
 
-def test_merged_classes_are_what_the_checkpoint_knows(root: Path, tmp_path: Path) -> None:
+def test_merged_classes_are_what_the_checkpoint_knows(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = write_coco_panoptic(write_coco_panoptic(tmp_path / "coco"), "val2017", 1)
     (tmp_path / "merge.json").write_text('{"moving": ["car", "dog"]}')
     settings = ('tasks=["panoptic"]', "train.steps=1", f"data.merge_file={tmp_path}/merge.json")
     assert start(root, tmp_path / "run", "--set", *settings, data=str(data)) == 0
     assert [label.name for label in read_spec(tmp_path / "run").labels] == ["moving", "grass"]
+    (tmp_path / "merge.json").write_text('{"moving": ["car"], "ignore": ["dog"]}')
+    assert start(root, tmp_path / "run", "--resume", "--set", *settings, data=str(data)) == 2
+    assert "data.merge.moving was ('car', 'dog'), now ('car',)" in capsys.readouterr().err
 
 
 def test_one_json_file_of_instances_is_trained_on(

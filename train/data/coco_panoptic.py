@@ -41,10 +41,10 @@ class CocoPanoptic:
         data = read_coco_json(self.json_path)
         self.labels: tuple[Label, ...] = labels_of_categories(data["categories"], self.json_path, all_things=False)
         self._label_ids = {label.category_id: label.id for label in self.labels}
-        self._images = image_folder(root, found)
-        self._maps = self.json_path.with_suffix("")
-        if not self._maps.is_dir():
-            raise InputError(f"{self._maps}: missing; expected the PNG files of {self.json_path.name}")
+        self.image_folder = image_folder(root, found)
+        self.map_folder = self.json_path.with_suffix("")
+        if not self.map_folder.is_dir():
+            raise InputError(f"{self.map_folder}: missing; expected the PNG files of {self.json_path.name}")
         self.entries, self.faults = self._pair(data)
         if self.faults and strict:
             raise InputError(f"{len(self.faults)} faults in {self.json_path.name}; the first: {self.faults[0]}")
@@ -70,15 +70,15 @@ class CocoPanoptic:
             raise InputError(
                 f"{self.json_path}: expected COCO's panoptic format, a field is missing: {error}"
             ) from error
-        pictures, maps = ({path.name for path in folder.iterdir()} for folder in (self._images, self._maps))
+        pictures, maps = ({path.name for path in folder.iterdir()} for folder in (self.image_folder, self.map_folder))
         entries, faults = [], []
         for image, name in images:
             if image not in annotations:
                 faults.append(f"{name}: no annotation in {self.json_path.name}")
             elif name not in pictures:
-                faults.append(f"{self._images / name}: missing")
+                faults.append(f"{self.image_folder / name}: missing")
             elif annotations[image][0] not in maps:
-                faults.append(f"{self._maps / annotations[image][0]}: missing, the PNG of {name}")
+                faults.append(f"{self.map_folder / annotations[image][0]}: missing, the PNG of {name}")
             elif unknown[image]:
                 faults.append(
                     f"{name}: category {unknown[image][0]} is not among the categories of {self.json_path.name}"
@@ -99,10 +99,10 @@ class CocoPanoptic:
 
     def ids(self, index: int) -> np.ndarray:
         """The PNG's segment ids, int32 [H, W]."""
-        return read_ids(self._maps / self.entries[index][1])
+        return read_ids(self.map_folder / self.entries[index][1])
 
     def image(self, index: int) -> np.ndarray:
-        return read_rgb(self._images / self.entries[index][0])
+        return read_rgb(self.image_folder / self.entries[index][0])
 
     def annotation(self, index: int) -> Annotation:
         """The segments in the order of the JSON. Raises InputError where the PNG holds an id that the JSON does not."""
@@ -113,7 +113,7 @@ class CocoPanoptic:
         wrong = named[order][place] != ids  # [H, W]
         if wrong.any():
             raise InputError(
-                f"{self._maps / self.entries[index][1]}: segment id {int(ids[wrong][0])} is not in "
+                f"{self.map_folder / self.entries[index][1]}: segment id {int(ids[wrong][0])} is not in "
                 f"{self.json_path.name}"
             )
         return Annotation(
@@ -125,7 +125,7 @@ class CocoPanoptic:
     def __getitem__(self, index: int) -> tuple[np.ndarray, Annotation]:
         image, annotation = self.image(index), self.annotation(index)
         name, map_name, _ = self.entries[index]
-        require_same_size(image, annotation.planes, self._images / name, self._maps / map_name)
+        require_same_size(image, annotation.planes, self.image_folder / name, self.map_folder / map_name)
         return image, annotation
 
 

@@ -13,8 +13,7 @@ masks of a data set are never in memory together. See docs/decisions/0009-evalua
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.spec import Label
 from mask2edge.train.data.annotation import Annotation
+from mask2edge.train.evaluation.coco_rows import CocoRows
 
 AREAS = {"": 0, "_small": 1, "_medium": 2, "_large": 3}  # places in COCO's areaRng
 FIRST_HALF, THREE_QUARTERS = 0, 5  # places of IoU 0.50 and 0.75 in COCO's iouThrs
@@ -41,24 +41,15 @@ class AveragePrecision:
             ) from error
         self.labels = tuple(labels)
         self.detections = detections
-        self._places = {label.id: place for place, label in enumerate(self.labels, start=1)}  # class -> COCO category
-        categories = [{"id": self._places[label.id], "name": label.name} for label in self.labels]
+        self._rows = CocoRows(self.labels)
         rules = Params("segm")
         rules.max_dets = [detections]
-        self._matches = StreamingEval(categories, "segm", params=rules)
-        self._images = self._segments = 0
+        self._matches = StreamingEval(self._rows.categories, "segm", params=rules)
 
     def add(self, annotation: Annotation, result: Segmentation) -> None:
         """Matches one image. Raises InputError where the sizes differ."""
-        if annotation.size != result.size:
-            raise InputError(
-                f"expected a prediction of the annotation's size {annotation.size}, got {result.size}; "
-                "do image and annotation have the same size?"
-            )
-        self._images += 1
-        height, width = result.size
-        image = {"id": self._images, "height": height, "width": width}
-        self._matches.update([image], list(self._truth(annotation)), list(self._found(result)))
+        image, truth, found = self._rows.of(annotation, result)
+        self._matches.update([image], truth, found)
 
     def metrics(self) -> dict[str, float]:
         """Fractions; of areas, where there are instances of them. Raises InputError where there are none at all."""
@@ -92,58 +83,6 @@ class AveragePrecision:
         evaluation = self._matches.finalize()
         evaluation.accumulate()
         return evaluation.eval["precision"][..., 0], evaluation.eval["recall"][..., 0]
-
-    def _truth(self, annotation: Annotation) -> Iterator[dict[str, Any]]:
-        counts = run_lengths(annotation)
-        for segment, label in enumerate(annotation.label_ids.tolist()):
-            if label in self._places:
-                self._segments += 1  # from 1: COCO's matching takes 0 for no match
-                yield {
-                    "id": self._segments,
-                    "image_id": self._images,
-                    "category_id": self._places[label],
-                    "iscrowd": int(annotation.crowd[segment]),
-                    "area": int(counts[segment][1::2].sum()),
-                    "segmentation": {"size": list(annotation.size), "counts": counts[segment].tolist()},
-                }
-
-    def _found(self, result: Segmentation) -> Iterator[dict[str, Any]]:
-        for segment in result.segments:
-            if segment.label_id in self._places:
-                yield {
-                    "image_id": self._images,
-                    "category_id": self._places[segment.label_id],
-                    "score": segment.score,
-                    "segmentation": segment.rle,
-                }
-
-
-def run_lengths(annotation: Annotation) -> list[np.ndarray]:
-    """COCO's run lengths of every segment, as runtime/rle.py has them, from one pass over each plane."""
-    height, width = annotation.size
-    begins: list[list[np.ndarray]] = [[] for _ in range(len(annotation))]
-    ends: list[list[np.ndarray]] = [[] for _ in range(len(annotation))]
-    for plane in annotation.planes:
-        values = plane.T.reshape(-1)  # [W*H]
-        edges = np.flatnonzero(values[1:] != values[:-1]) + 1
-        starts, stops = np.append(0, edges), np.append(edges, values.size)  # [runs]
-        order = np.argsort(values[starts], kind="stable")  # runs of one segment together, in their order
-        owners = values[starts][order]
-        first = np.searchsorted(owners, np.arange(1, len(annotation) + 2))  # [n + 1]
-        for segment in range(len(annotation)):
-            runs = order[first[segment] : first[segment + 1]]
-            begins[segment].append(starts[runs])
-            ends[segment].append(stops[runs])
-    total = height * width
-    return [_counts(np.concatenate(b), np.concatenate(e), total) for b, e in zip(begins, ends, strict=True)]
-
-
-def _counts(begins: np.ndarray, ends: np.ndarray, total: int) -> np.ndarray:
-    order = np.argsort(begins, kind="stable")  # a segment may lie in more planes than one
-    edges = np.stack([begins[order], ends[order]], axis=1).reshape(-1)
-    if not edges.size or edges[-1] != total:
-        edges = np.append(edges, total)
-    return np.diff(edges, prepend=0)
 
 
 def _mean(values: np.ndarray) -> float | None:

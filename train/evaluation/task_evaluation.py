@@ -18,6 +18,7 @@ from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.spec import Label
 from mask2edge.train.data.annotation import Annotation, Dataset, semantic_map
 from mask2edge.train.evaluation.average_precision import AveragePrecision
+from mask2edge.train.evaluation.boundary_average_precision import BoundaryAveragePrecision
 from mask2edge.train.evaluation.class_match import ClassMatch, match_classes
 from mask2edge.train.evaluation.confusion_matrix import ConfusionMatrix
 from mask2edge.train.evaluation.panoptic_quality import PanopticQuality
@@ -33,13 +34,15 @@ class _Counter(Protocol):
 
 
 class TaskEvaluation:
-    """detections: of instances, the most that count of each class and image."""
+    """detections: of instances, the most that count of each class and image; boundary: their boundary AP too."""
 
-    def __init__(self, task: str, labels: Sequence[Label], data: Dataset, detections: int) -> None:
+    def __init__(
+        self, task: str, labels: Sequence[Label], data: Dataset, detections: int, boundary: bool = False
+    ) -> None:
         """`labels`: the model's. Raises InputError where the data are not labelled in them, as the task needs it."""
         self.task = task
         self._match = match_classes(labels, data, task)
-        self._counter = _counter(task, self._match, detections)
+        self._counter = _counter(task, self._match, detections, boundary)
 
     def add(self, annotation: Annotation, result: Segmentation) -> None:
         """Counts one image: the data's annotation and the model's result for this task. Raises InputError."""
@@ -68,9 +71,28 @@ class _Semantic:
         return self._matrix.per_class(self._names)
 
 
-def _counter(task: str, match: ClassMatch, detections: int) -> _Counter:
+class _InstancesAndBoundaries:
+    """Both precisions' figures; AP comes first."""
+
+    def __init__(self, labels: Sequence[Label], detections: int) -> None:
+        self._counters = AveragePrecision(labels, detections), BoundaryAveragePrecision(labels, detections)
+
+    def add(self, annotation: Annotation, result: Segmentation) -> None:
+        for counter in self._counters:
+            counter.add(annotation, result)
+
+    def metrics(self) -> dict[str, float]:
+        masks, boundaries = self._counters
+        return masks.metrics() | boundaries.metrics()
+
+    def per_class(self) -> dict[str, dict[str, float | None]]:
+        masks, boundaries = (counter.per_class() for counter in self._counters)
+        return {name: row | boundaries[name] for name, row in masks.items()}
+
+
+def _counter(task: str, match: ClassMatch, detections: int, boundary: bool) -> _Counter:
     if task == "semantic":
         return _Semantic(match.counted)
     if task == "panoptic":
         return PanopticQuality(match.counted)
-    return AveragePrecision(match.counted, detections)
+    return (_InstancesAndBoundaries if boundary else AveragePrecision)(match.counted, detections)

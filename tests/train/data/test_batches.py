@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mask2edge.runtime.command_line import InputError
-from mask2edge.train.data.batches import Batch, sample_numbers, training_batches
+from mask2edge.train.data.batches import (
+    AUGMENTATION,
+    LOSS,
+    ORDER,
+    Batch,
+    derived_seed,
+    sample_numbers,
+    training_batches,
+)
 from mask2edge.train.data.cached import Cached
 from mask2edge.train.data.instance_labels import InstanceLabels
 from mask2edge.train.data.transforms import Augmentation
@@ -29,9 +37,9 @@ def data(tmp_path: Path) -> InstanceLabels:
 
 
 def batches(
-    data: Any, steps: range = range(5), batch_size: int = 4, augment: Any = AUGMENT, **more: Any
+    data: Any, steps: range = range(5), batch_size: int = 4, augment: Any = AUGMENT, seed: int = 0, **more: Any
 ) -> list[Batch]:
-    return list(training_batches(data, augment, MEAN, STD, batch_size=batch_size, seed=0, steps=steps, **more))
+    return list(training_batches(data, augment, MEAN, STD, batch_size=batch_size, seed=seed, steps=steps, **more))
 
 
 def assert_same(one: Batch, other: Batch) -> None:
@@ -88,6 +96,29 @@ def test_a_batch_that_cannot_be_dealt_is_refused(data: InstanceLabels) -> None:
 def test_cache_and_workers_change_nothing(data: InstanceLabels, workers: int) -> None:
     for one, other in zip(batches(data), batches(Cached(data, 1 << 20), workers=workers), strict=True):
         assert_same(one, other)
+
+
+def test_a_run_that_goes_on_sees_what_an_uninterrupted_one_does(data: InstanceLabels) -> None:
+    whole = batches(data, range(6))
+    for one, other in zip(whole[4:], batches(data, range(4, 6)), strict=True):
+        assert_same(one, other)
+    assert not torch.equal(whole[0].pixels, batches(data, range(1), seed=1)[0].pixels)
+
+
+def test_every_image_comes_once_an_epoch(data: InstanceLabels) -> None:
+    for index, (path, _) in enumerate(data.pairs):  # images that can be told apart
+        path.write_bytes(_png(np.full_like(data.image(0), 10 * index)))
+    still = Augmentation((32, 32), (1, 1), False, False, 1.0)
+    seen = [_brightness(batch.pixels[0]) for batch in batches(data, range(21), 1, still)]
+    epochs = [seen[start : start + 7] for start in (0, 7, 14)]
+    assert all(sorted(epoch) == [0, 10, 20, 30, 40, 50, 60] for epoch in epochs)
+    assert epochs[0] != epochs[1] or epochs[1] != epochs[2]  # each in its own order
+
+
+def test_derived_seeds_are_unrelated() -> None:
+    seeds = [derived_seed(s, stream, n) for s in range(4) for stream in (ORDER, AUGMENTATION, LOSS) for n in range(50)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

