@@ -228,7 +228,8 @@ def _start(loadgen: Any, system: SystemUnderTest, settings: Any, folder: Path, i
     # Every image stays in memory all the time: loading and unloading have nothing to do.
     library = loadgen.ConstructQSL(images, images, lambda places: None, lambda places: None)
     try:
-        loadgen.StartTestWithLogSettings(sut, library, settings, logging, "")  # "": no audit.config from the folder
+        with system.ctrl_c_is_kept():
+            loadgen.StartTestWithLogSettings(sut, library, settings, logging, "")  # "": no audit.config from the folder
     finally:
         system.close()
         loadgen.DestroyQSL(library)

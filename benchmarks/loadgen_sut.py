@@ -3,21 +3,24 @@
     system = SystemUnderTest(loadgen, work, batch=1, queued=False)     # work([3]): segments image 3
     loadgen.ConstructSUT(system.issue, system.flush)
 
-An exception that leaves a callback ends the process: LoadGen is C++ with threads of its own. So the first one, Ctrl-C
-included, is kept: what is asked after it is answered without work, and the run comes to its end.
+An exception that leaves a callback ends the process: LoadGen is C++ with threads of its own. So the first one is kept,
+as is Ctrl-C, which could come at any place in a callback: what is asked after it is answered without work, and the run
+comes to its end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from mask2edge.benchmarks.timed_engine import TimedEngine
-from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.command_line import InputError, say
 
 Work = Callable[[Sequence[int]], object]  # the samples of one batch, by their places among the images
 _Asked = tuple[int, int]  # LoadGen's number of the sample's query, and the sample's place
@@ -60,6 +63,24 @@ class SystemUnderTest:
             self._waiting.put(None)
             self._thread.join()
 
+    @contextlib.contextmanager
+    def ctrl_c_is_kept(self) -> Iterator[None]:
+        """The second Ctrl-C ends the process at once. In the main thread; elsewhere there is nothing to do."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def keep(number: int, frame: object) -> None:
+            self.error = self.error or KeyboardInterrupt()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            say("interrupted; LoadGen ends its run, or Ctrl-C once more")
+
+        before = signal.signal(signal.SIGINT, keep)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
     def _serve(self) -> None:
         while (one := self._waiting.get()) is not None:
             batch = [one]
@@ -75,7 +96,7 @@ class SystemUnderTest:
             try:
                 self._work([place for _, place in asked])
             except BaseException as error:
-                self.error = error
+                self.error = self.error or error
         self.answered += len(asked)
         # No data: the answers' content counts in LoadGen's accuracy mode alone; accuracy.py measures that.
         self._loadgen.QuerySamplesComplete([self._loadgen.QuerySampleResponse(query, 0, 0) for query, _ in asked])
