@@ -1,6 +1,7 @@
 # make demo   a trained checkpoint to an engine to masks on real photographs
 # make test   the fast tests           make test-slow   the long proofs
 # make bench  Mask2Former in every CPU runtime beside ours (SIZE=HxW, THREADS=N)
+# make report one page from benchmarks/results: artifacts/report.html
 # make lint   ruff, mypy, clang-format
 # make gpu-check   on a machine with an NVIDIA GPU: everything that needs one (DATA=DIR: accuracy too)
 # Each sets up .venv with what it needs, and does nothing twice.
@@ -13,7 +14,7 @@ GPU := $(wildcard /dev/nvidiactl /dev/nvhost-gpu /dev/nvgpu /usr/lib/wsl/lib/lib
 CUDA_MAJOR = $(shell PATH="$$PATH:/usr/local/cuda/bin" nvcc --version 2>/dev/null | sed -n 's/.*release \([0-9]*\).*/\1/p')
 comma := ,
 
-.PHONY: demo test test-slow bench gpu-check lint format clean
+.PHONY: demo test test-slow bench report gpu-check lint format clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python benchmarks/demo.py $(if $(IMAGE),--image "$(IMAGE)") $(if $(DATA),--data "$(DATA)")
@@ -26,6 +27,9 @@ test-slow: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/compare_peers.py $(if $(SIZE),--size $(SIZE)) $(if $(THREADS),--threads $(THREADS))
+
+report: $(VENV)/.installed-demo
+	$(BIN)/python benchmarks/report.py
 
 gpu-check: $(if $(GPU),.venv-gpu/.installed,$(VENV)/.installed-demo)
 	$(if $(GPU),.venv-gpu/bin,$(BIN))/python benchmarks/gpu_check.py $(if $(DATA),--data "$(DATA)")

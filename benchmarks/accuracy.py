@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from mask2edge.benchmarks.accuracy_rows import COLUMNS, RESULTS, accuracy_row
 from mask2edge.benchmarks.artifact import open_artifact, sha256_of_artifact
 from mask2edge.benchmarks.progress import progress
+from mask2edge.benchmarks.results_table import append_row, read_rows, recorded_command
 from mask2edge.runtime.command_line import InputError, command, parse_size, positive_number, say
 from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.segmenter import TASKS
@@ -114,6 +116,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a checkpoint at its shortest and longest edge, as a dynamic engine does it",
     )
     parser.add_argument("--threads", type=positive_number, metavar="N", help="default: the backend's own choice")
+    save = parser.add_mutually_exclusive_group()
+    save.add_argument("--save", action="store_true", help=f"append to benchmarks/results/{RESULTS.name}")
+    save.add_argument("--save-to", type=Path, metavar="CSV", help="append to a file of your own")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     return parser.parse_args(argv)
 
@@ -126,6 +131,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind = recognise(arguments.data) if arguments.format == "auto" else arguments.format
     split = find_named_split(arguments.data, arguments.split or default_split(arguments.data, kind), kind)
     table = read_merge_table(arguments.merge) if arguments.merge else None
+    results = RESULTS if arguments.save else arguments.save_to
+    if results:
+        read_rows(results, COLUMNS)  # a file of other columns is known before the images are counted
     with ExitStack() as stack:
         segmenter = stack.enter_context(
             open_artifact(
@@ -155,6 +163,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     if task == "instance":
         result["detections"] = detections
+    if results:
+        typed = recorded_command("benchmarks/accuracy.py", sys.argv[1:] if argv is None else argv)
+        append_row(results, COLUMNS, accuracy_row(result, segmenter.spec, arguments.artifact, typed))
+        say(f"appended to {results}")
     print(json.dumps(result) if arguments.json else "\n".join(report(result)))
     return 0
 

@@ -31,10 +31,9 @@ import numpy as np
 
 from mask2edge.benchmarks import latency_report, loadgen_report, loadgen_scenarios, machine
 from mask2edge.benchmarks.device_monitor import DeviceMonitor
-from mask2edge.benchmarks.joined_accuracy import read_accuracy
 from mask2edge.benchmarks.loadgen_scenarios import Scenario, run_scenario, scenario_of
 from mask2edge.benchmarks.peers import onnxruntime_stock
-from mask2edge.benchmarks.results_table import append_row
+from mask2edge.benchmarks.results_table import append_row, recorded_command
 from mask2edge.benchmarks.sustained import course, sustain
 from mask2edge.benchmarks.timed_engine import TimedEngine, open_engines
 from mask2edge.benchmarks.timing import Run, interleave, summarize, warm_up
@@ -67,7 +66,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if not paths:
         raise InputError("expected an engine, or --peer, which makes its own; got neither")
     engines = open_engines(paths, images, arguments.task, arguments.threads)
-    accuracy = read_accuracy(arguments.accuracy, {engine.sha256: engine.name for engine in engines})
     if scenario:
         reports = in_scenario(engines, scenario, arguments)
         outer: dict[str, Any] = {"mode": scenario.name}
@@ -76,9 +74,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         outer = {"mode": f"sustained {arguments.sustained:g} s"}
     else:
         reports, outer = in_turns(engines, stock, size, arguments)
-    for report in reports:
-        if report["sha256"] in accuracy:
-            report["accuracy"] = accuracy[report["sha256"]]
     result = reports[0] if len(reports) == 1 else {"engines": reports}
     return result | outer | {"threads": arguments.threads, "machine": machine.describe()}
 
@@ -252,10 +247,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--backbone", choices=onnxruntime_stock.BACKBONES, default="r50", help="the peer's (default: r50)"
     )
     parser.add_argument("--size", default="512x512", metavar="HxW", help="the peer's (default: %(default)s)")
-    parser.add_argument(
-        "--accuracy", type=Path, action="append", default=[], metavar="JSON",
-        help="accuracy.py's, of the same engine by checksum, to stand beside; may be repeated",
-    )  # fmt: skip
     parser.add_argument("--save", action="store_true", help="append to benchmarks/results/latency.csv or scenarios.csv")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     loadgen_scenarios.add_arguments(parser)
@@ -273,8 +264,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     written = loadgen_report if arguments.scenario else latency_report
     if arguments.save:
         path = RESULTS / ("scenarios.csv" if arguments.scenario else "latency.csv")
+        typed = recorded_command("benchmarks/latency.py", sys.argv[1:] if argv is None else argv)
         for row in written.rows(result):
-            append_row(path, written.COLUMNS, row)
+            append_row(path, written.COLUMNS, row | {"command": typed})
         say(f"appended to {path}")
     print(json.dumps(result) if arguments.json else "\n".join(written.table(result)))
     return 0

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from mask2edge.benchmarks import device_monitor, machine
-from mask2edge.benchmarks.joined_accuracy import accuracy_text
 from mask2edge.benchmarks.timed_engine import STEPS, TimedEngine
 from mask2edge.benchmarks.timing import summarize
 
@@ -22,7 +21,7 @@ SHOWN = ("min", "p50", "mean", "p90", "p95", "p99", "max")
 COLUMNS = (
     "date", "commit", "machine", "cpu", "threads", "versions", "peer", "engine", "size", "batch", "runs",
     "network_p50_ms", "peer_p50_ms", "total_p50_ms", "ratio", "sha256", "mode", "network_p99_ms", "total_p99_ms",
-    "drift", "accuracy", *device_monitor.COLUMNS,
+    "drift", *device_monitor.COLUMNS, "preprocess_p50_ms", "postprocess_p50_ms", "backend", "command",
 )  # fmt: skip
 
 
@@ -85,7 +84,7 @@ def origin(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """One line of benchmarks/results/latency.csv for each engine."""
+    """One line of benchmarks/results/latency.csv for each engine, but for the command."""
     peer = result.get("peer")
     reports = result.get("engines", [result])
     for report in reports:
@@ -106,8 +105,10 @@ def rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "network_p99_ms": report["network_ms"]["p99"],
             "total_p99_ms": report["total_ms"]["p99"],
             "drift": report.get("sustained", {}).get("ratio", ""),
-            "accuracy": accuracy_text(report),
             **device_monitor.row(device),
+            "preprocess_p50_ms": report["preprocess_ms"]["p50"],
+            "postprocess_p50_ms": report["postprocess_ms"]["p50"],
+            "backend": report["backend"],
         }
 
 
@@ -123,8 +124,6 @@ def table(result: Mapping[str, Any]) -> Iterator[str]:
         for step in STEPS:
             yield _line(step, report[f"{step}_ms"])
         yield f"  {report['throughput']:.2f} images/s; sha256 {report['sha256'][:16]}…"
-        if "accuracy" in report:
-            yield f"  {accuracy_text(report)}"
         if "ratio" in report:
             yield f"  network: {report['ratio']:.3f} of {result['peer']['name']} (ratio of medians)"
         if "ratio_to_first" in report:

@@ -10,18 +10,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mask2edge.benchmarks import device_monitor, machine
-from mask2edge.benchmarks.joined_accuracy import accuracy_text
 from mask2edge.benchmarks.latency_report import origin, short_name
 
 COLUMNS = (
     "date", "commit", "machine", "cpu", "threads", "versions", "engine", "sha256", "size", "scenario", "measures",
     "verdict", "result", "latency_p50_ms", "latency_p99_ms", "queries", "samples", "settings", "loadgen",
-    "accuracy", *device_monitor.COLUMNS,
+    *device_monitor.COLUMNS, "command",
 )  # fmt: skip
 
 
 def rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """One for each engine. `result` and `settings` are JSON: their names depend on the scenario."""
+    """One for each engine, but for the command. `result` and `settings` are JSON, as their names are the scenario's."""
     for report in result.get("engines", [result]):
         latency = report["latency_ms"] or {}
         yield origin(result) | {
@@ -38,7 +37,6 @@ def rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "samples": report["samples"],
             "settings": json.dumps(report["settings"]),
             "loadgen": report["loadgen"],
-            "accuracy": accuracy_text(report),
             **device_monitor.row(report["device"]),
         }
 
@@ -51,8 +49,6 @@ def table(result: Mapping[str, Any]) -> Iterator[str]:
         if report["latency_ms"]:
             yield "  latency ms: " + ", ".join(f"{name} {value:.3f}" for name, value in report["latency_ms"].items())
         yield "  queries {queries}, samples {samples}, images {images}".format(**report)
-        if "accuracy" in report:
-            yield f"  {accuracy_text(report)}"
         yield "  " + ", ".join(f"{name}: {'yes' if met else 'NO'}" for name, met in report["constraints"].items())
         yield from (f"  * {note}" for note in report["notes"])
         settings = {name: value for name, value in report["settings"].items() if not name.endswith("_seed")}

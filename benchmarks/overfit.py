@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mask2edge.benchmarks import machine
-from mask2edge.benchmarks.results_table import append_row
+from mask2edge.benchmarks.results_table import append_row, recorded_command
 from mask2edge.benchmarks.training_process import STOPPED, run_training
 from mask2edge.runtime.command_line import InputError, command, positive_number, say, sha256_of, whole_folder
 from mask2edge.train.config import Config, load_config
@@ -34,6 +34,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "overfit.csv"
 COLUMNS = (
     "date", "commit", "cpu", "versions", "config", "digest", "data", "images", "segments", "classes", "size", "steps",
     "artifact", "artifact_sha256", "PQ", "SQ", "RQ", "PQ_things", "PQ_stuff",
+    "command",
 )  # fmt: skip
 SPLITS = ("train", "val")  # the same images
 
@@ -124,7 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     result |= {"images": len(chosen), "segments": sum(map(len, segments)), "classes": classes}
     result |= {"steps": config.train.steps, "config": config.name, "digest": config.digest()[:12]}
     if arguments.save:
-        append_row(RESULTS, COLUMNS, row(result, arguments.data))
+        typed = recorded_command("benchmarks/overfit.py", sys.argv[1:] if argv is None else argv)
+        append_row(RESULTS, COLUMNS, row(result, arguments.data) | {"command": typed})
         say(f"appended to {RESULTS}")
     metrics = "   ".join(f"{name} {figure:.4f}" for name, figure in result["metrics"].items())
     print(json.dumps(result) if arguments.json else f"{metrics}\nseen in training: says nothing about other images")

@@ -2,6 +2,7 @@
 
 append_row(Path("benchmarks/results/latency.csv"), ("date", "ratio"), {"date": "2026-11-22", "ratio": 0.63})
 read_rows(Path("benchmarks/results/latency.csv"))     # [{"date": "2026-11-22", "ratio": "0.63"}]
+recorded_command("benchmarks/latency.py", ["a.engine"])     # "python benchmarks/latency.py a.engine"
 
 A table may grow at its end: columns that a file does not have yet are empty in its older rows. Others are refused.
 """
@@ -9,11 +10,15 @@ A table may grow at its end: columns that a file does not have yet are empty in 
 from __future__ import annotations
 
 import csv
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mask2edge.runtime.command_line import InputError, whole_file
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def append_row(path: Path, columns: Sequence[str], row: dict[str, Any]) -> None:
@@ -47,6 +52,21 @@ def _write(path: Path, columns: Sequence[str], rows: Sequence[dict[str, str]]) -
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def recorded_command(script: str, arguments: Sequence[str]) -> str:
+    """What was typed, as a row may keep it: a path of this machine is given from the project's root, or, where it leads
+    elsewhere, by its last name alone.
+    """
+    return shlex.join(("python", script, *(_without_machine(argument) for argument in arguments)))
+
+
+def _without_machine(argument: str) -> str:
+    flag, is_flag, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    if not Path(value).expanduser().is_absolute() and not value.startswith("~"):
+        return argument
+    path = Path(os.path.abspath(Path(value).expanduser()))
+    return flag + is_flag + (str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name)
 
 
 def _columns_of(path: Path, expected: Sequence[str] | None) -> list[str]:

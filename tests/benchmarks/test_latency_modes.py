@@ -74,55 +74,32 @@ def test_images_are_taken_in_turn(color_engine, tmp_path, monkeypatch):
     assert [int(one[0, 0, 0]) for one in engine.first_batch()] == [10, 20]
 
 
-def accuracy_json(engine, color_data, tmp_path, capsys):
-    painted = np.repeat(np.arange(3), 16)[None].repeat(32, 0)  # [32, 48]
-    data = tmp_path / "data"
-    if not data.exists():
-        color_data({"val": [(painted, painted)]})
-    assert accuracy.main([str(engine), "--task", "semantic", "--data", str(data), "--json"]) == 0
-    out = capsys.readouterr().out
-    path = tmp_path / f"{engine.stem}.json"
-    path.write_text(out)
-    return path, json.loads(out)
-
-
 def test_accuracy_and_latency_of_a_row_are_of_one_artifact(color_engine, color_data, tmp_path, monkeypatch, capsys):
+    """The report joins rows by this: the same function made both checksums."""
     monkeypatch.setattr(latency, "RESULTS", tmp_path / "results")
     engine = color_engine()
-    path, figures = accuracy_json(engine, color_data, tmp_path, capsys)
-    code, out, _ = run(capsys, engine, "--runs", 2, "--accuracy", path, "--save", "--json")
+    painted = np.repeat(np.arange(3), 16)[None].repeat(32, 0)  # [32, 48]
+    data = color_data({"val": [(painted, painted)]})
+    assert accuracy.main([str(engine), "--task", "semantic", "--data", str(data), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    code, out, _ = run(capsys, engine, "--runs", 2, "--save", "--json")
     result = json.loads(out)
     assert code == 0
     assert result["sha256"] == figures["sha256"] == sha256_of(engine / "spec.json")
-    assert result["accuracy"] == [{name: figures[name] for name in ("task", "data", "split", "images", "metrics")}]
     with (tmp_path / "results" / "latency.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["sha256"] == figures["sha256"]
-    assert row["accuracy"].startswith(f"semantic mIoU={figures['metrics']['mIoU']:.4f}")
-    assert row["accuracy"].endswith("(data val, 1 images)")
-    assert row["mode"] == "in turns"
+    assert (row["mode"], row["backend"]) == ("in turns", "onnxruntime")
     assert float(row["memory_peak_mb"]) > 1
+    for step in ("preprocess", "network", "postprocess", "total"):
+        assert float(row[f"{step}_p50_ms"]) == result[f"{step}_ms"]["p50"]
     assert row["power_w"] == row["drift"] == ""
-    _, out, _ = run(capsys, engine, "--runs", 2, "--accuracy", path)
-    assert "semantic mIoU=" in out
+    assert row["command"] == "python benchmarks/latency.py colors.engine --runs 2 --save --json"
 
 
-def test_accuracy_of_another_engine_is_refused_before_anything_is_timed(color_engine, color_data, tmp_path, capsys):
-    path, _ = accuracy_json(color_engine("other", size=(32, 32)), color_data, tmp_path, capsys)
-    code, out, err = run(capsys, color_engine(), "--runs", 2, "--accuracy", path)
-    assert (code, out) == (2, "")
-    assert re.search("error: .*other.json: expected figures of .*colors.engine .*got those of another file", err)
-    assert "timing" not in err
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"sha256": 3, "metrics": {}}', None])
-def test_accuracy_that_is_no_such_file(content, color_engine, tmp_path, capsys):
-    path = tmp_path / "a.json"
-    if content is not None:
-        path.write_text(content)
-    code, _, err = run(capsys, color_engine(), "--runs", 1, "--accuracy", path)
-    assert code == 2
-    assert "a.json: expected what accuracy.py --json prints" in err
+def test_another_build_of_an_engine_has_another_checksum(color_engine):
+    one, other = open_engines([color_engine("one"), color_engine("other")], [], None, 1)
+    assert one.sha256 != other.sha256
 
 
 def test_old_rows_stay_and_new_columns_are_empty_in_them(color_engine, tmp_path, monkeypatch, capsys):

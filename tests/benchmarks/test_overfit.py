@@ -88,6 +88,8 @@ def test_trained_exported_and_measured(
     assert "says nothing about other images" in capsys.readouterr().out
     with (tmp_path / "overfit.csv").open() as file:
         rows = list(csv.DictReader(file))
+    assert rows[0].pop("command").endswith("--images 2 --save --json")
+    assert rows[1].pop("command").endswith("--images 2 --save")
     assert rows[0] == rows[1]
     assert rows[0]["artifact_sha256"] == result["sha256"]
     assert float(rows[0]["PQ"]) == pytest.approx(result["metrics"]["PQ"], abs=1e-4)

@@ -1,0 +1,77 @@
+"""Rows of benchmarks/results that know where they stand, so that every figure of a report can be traced.
+
+results = read_results(Path("benchmarks/results"))
+results["peers"][0].place        # "peers.csv:2"
+newest(results["peers"])         # of several rows of the same thing the last
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mask2edge.benchmarks.result_kinds import KINDS
+from mask2edge.runtime.command_line import InputError
+
+PUBLISHED = "published"  # the peers' own figures: a source instead of a command
+
+
+@dataclass(frozen=True)
+class Row:
+    file: str  # without .csv
+    line: int  # of the file, the header being line 1
+    cells: Mapping[str, str]
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}.csv:{self.line}"
+
+    @property
+    def anchor(self) -> str:
+        return f"{self.file}-{self.line}"
+
+    def get(self, column: str) -> str:
+        """ "" where the file had no such column when the row was written."""
+        return self.cells.get(column) or ""
+
+    def number(self, column: str) -> float | None:
+        """None where there is none. Raises InputError for something else than a number."""
+        text = self.get(column)
+        if not text:
+            return None
+        try:
+            return float(text)
+        except ValueError as error:
+            raise InputError(f"{self.place}: {column}: expected a number, got {text!r}") from error
+
+
+def read_results(folder: Path) -> dict[str, list[Row]]:
+    """Every CSV file of the folder by name. Raises InputError where there is no folder or a line has other cells."""
+    if not folder.is_dir():
+        raise InputError(f"--results: expected a folder of CSV files, got {str(folder)!r}, which is not there")
+    return {path.stem: _read(path) for path in sorted(folder.glob("*.csv"))}
+
+
+def _read(path: Path) -> list[Row]:
+    rows = []
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        for cells in reader:
+            if None in cells or None in cells.values():
+                count = len(reader.fieldnames or ())
+                raise InputError(f"{path}: line {reader.line_num}: expected {count} cells; mend the line")
+            rows.append(Row(path.stem, reader.line_num, cells))
+    return rows
+
+
+def newest(rows: Sequence[Row]) -> list[Row]:
+    """The last row of each thing that was measured, in the order of the file. Files of one name are things of their own
+    where their checksums differ.
+    """
+    kind = KINDS.get(rows[0].file) if rows else None
+    if kind is None:
+        return list(rows)
+    last = {(kind.key(row.cells), row.get("sha256")): row for row in rows}
+    return [row for row in rows if last[kind.key(row.cells), row.get("sha256")] is row]

@@ -1,0 +1,113 @@
+"""accuracy.py --save-to: a row says which file was measured on what, and holds no path of this machine."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mask2edge.benchmarks import accuracy, accuracy_rows
+from mask2edge.benchmarks.accuracy_rows import COLUMNS, METRICS, backbone_of, size_of
+from mask2edge.benchmarks.results_table import ROOT, recorded_command
+from mask2edge.runtime.command_line import sha256_of
+from mask2edge.runtime.spec import EngineSpec, ModelSpec, Postprocessing, Preprocessing, Profile
+
+
+@pytest.fixture
+def stripes():
+    return np.repeat(np.arange(3), 32)[None].repeat(64, 0)
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_row_of_a_semantic_engine(color_engine, color_data, stripes, tmp_path, capsys):
+    engine, data, table = color_engine(), color_data({"val": [(stripes, stripes), (stripes, 0 * stripes)]}), "t.csv"
+    flags = ["--task", "semantic", "--data", str(data), "--limit", "1", "--save-to", str(tmp_path / table), "--json"]
+    assert accuracy.main([str(engine), *flags]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    (row,) = rows_of(tmp_path / table)
+    assert tuple(row) == COLUMNS
+    assert {name: row[name] for name in METRICS} == dict.fromkeys(METRICS, "") | {"mIoU": "1.000000"}
+    assert row["sha256"] == printed["sha256"] == sha256_of(engine / "spec.json")
+    assert (row["artifact"], row["data"], row["split"]) == ("colors.engine", "data", "val")
+    assert (row["images"], row["images_in_split"], row["detections"]) == ("1", "2", "")
+    assert (row["precision"], row["backend"], row["ops"], row["size"]) == ("fp32", "onnxruntime", "standard", "64x96")
+    assert int(row["bytes"]) == sum(file.stat().st_size for file in engine.iterdir())
+    assert row["command"].startswith(
+        "python benchmarks/accuracy.py colors.engine --task semantic --data data --limit 1"
+    )
+    assert str(tmp_path) not in ",".join(row.values())
+
+
+def test_rows_are_appended_and_other_columns_refused_before_anything_is_measured(
+    color_engine, color_data, stripes, tmp_path, monkeypatch, capsys
+):
+    engine, data, table = color_engine(), color_data({"val": [(stripes, stripes)]}), tmp_path / "t.csv"
+    arguments = [str(engine), "--task", "semantic", "--data", str(data), "--save-to", str(table)]
+    assert accuracy.main(arguments) == accuracy.main(arguments) == 0
+    assert len(rows_of(table)) == 2
+    table.write_text("a,b\n1,2\n")
+    monkeypatch.setattr(accuracy, "evaluate", lambda *_: pytest.fail("measured"))
+    assert accuracy.main(arguments) == 2
+    assert "expected the columns date, commit" in capsys.readouterr().err
+
+
+def test_save_appends_to_the_results(color_engine, color_data, stripes, tmp_path, monkeypatch):
+    monkeypatch.setattr(accuracy, "RESULTS", tmp_path / "accuracy.csv")
+    data = color_data({"val": [(stripes, stripes)]})
+    assert accuracy.main([str(color_engine()), "--task", "semantic", "--data", str(data), "--save"]) == 0
+    assert len(rows_of(tmp_path / "accuracy.csv")) == 1
+    assert accuracy_rows.RESULTS == ROOT / "benchmarks" / "results" / "accuracy.csv"
+
+
+def named(name):
+    return ModelSpec(name, (), 1, Preprocessing((0.0,) * 3, (1.0,) * 3), Postprocessing())
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [
+        ("coco-panoptic-r50", "resnet50"),
+        ("ade20k-semantic-swin-t", "swin-tiny"),
+        ("street-lite", "efficientnet-lite0"),
+        ("street-lite-480", "efficientnet-lite0"),  # by its configuration's base
+        ("my own", ""),
+        ("../street-lite", ""),
+    ],
+)
+def test_the_backbone_is_that_of_the_models_name(name, backbone):
+    assert backbone_of(named(name)) == backbone
+
+
+def test_a_size_of_several():
+    assert size_of(Profile((1, 64, 96), (1, 96, 128), (4, 128, 192))) == "64x96-128x192"
+
+
+@pytest.mark.parametrize(
+    ("argument", "kept"),
+    [
+        (str(ROOT / "artifacts" / "a.engine"), "artifacts/a.engine"),
+        ("/home/somebody/a b.engine", "'a b.engine'"),
+        ("--data=/home/somebody/data", "--data=data"),
+        ("~/data", "data"),
+        ("../shared/data", "../shared/data"),
+        ("--limit", "--limit"),
+    ],
+)
+def test_a_command_keeps_no_path_of_this_machine(argument, kept):
+    assert recorded_command("benchmarks/accuracy.py", [argument]) == f"python benchmarks/accuracy.py {kept}"
+
+
+def test_an_engine_keeps_its_checkpoint(color_engine, color_data, stripes, tmp_path):
+    import dataclasses
+
+    engine, data = color_engine(), color_data({"val": [(stripes, stripes)]})
+    dataclasses.replace(EngineSpec.load(engine), checkpoint_sha256="c" * 64).save(engine)
+    assert (
+        accuracy.main([str(engine), "--task", "semantic", "--data", str(data), "--save-to", str(tmp_path / "t")]) == 0
+    )
+    assert rows_of(Path(tmp_path / "t"))[0]["checkpoint_sha256"] == "c" * 64

@@ -1,0 +1,329 @@
+"""report.py: one page without a network, every figure traced to its row and command, one file's figures on one line."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mask2edge.benchmarks import report
+from mask2edge.benchmarks.accuracy_rows import COLUMNS
+from mask2edge.benchmarks.reporting.matrix import APART, WHOLE, coverage, entries_of, not_run
+from mask2edge.benchmarks.reporting.rows import newest, read_results
+from mask2edge.benchmarks.results_table import append_row
+
+LATENCY = (
+    "date", "commit", "machine", "cpu", "threads", "versions", "peer", "engine", "size", "batch", "runs",
+    "network_p50_ms", "total_p50_ms", "preprocess_p50_ms", "postprocess_p50_ms", "memory_peak_mb", "sha256",
+)  # fmt: skip
+A, B = "a" * 64, "b" * 64
+
+
+class Page(HTMLParser):
+    """What the tests look at: ids, links inside and outside, whatever would be loaded, and the tables."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.inside, self.loaded, self.tags = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.tags.append((tag, found))
+        self.ids += [found["id"]] if "id" in found else []
+        link = found.get("href") or ""
+        self.inside += [link[1:]] if link.startswith("#") else []
+        loads = {"img": "src", "script": "src", "link": "href", "iframe": "src", "object": "data", "source": "src"}
+        self.loaded += [found.get(loads[tag], tag)] if tag in loads else []
+
+
+def accuracy_row(sha256=A, precision="fp32", task="semantic", **changes):
+    row = dict.fromkeys(COLUMNS, "") | {
+        "date": "2026-11-26", "commit": "abc", "machine": "x86_64", "cpu": "AMD EPYC", "versions": "numpy=2.4.6",
+        "artifact": f"street-lite-{precision}.engine", "backbone": "efficientnet-lite0", "precision": precision,
+        "backend": "onnxruntime", "ops": "custom", "size": "384x480", "sha256": sha256, "bytes": "22342330",
+        "task": task, "data": "camvid", "split": "val", "images": "101", "images_in_split": "101", "mIoU": "0.724400",
+        "command": f"python benchmarks/accuracy.py artifacts/street-lite-{precision}.engine --task {task} --data D",
+    }  # fmt: skip
+    return row | changes
+
+
+def latency_row(sha256=A, precision="fp32", **changes):
+    row = dict.fromkeys(LATENCY, "") | {
+        "date": "2026-11-26", "commit": "abc", "machine": "x86_64", "cpu": "AMD EPYC", "threads": "2",
+        "versions": "onnxruntime=1.32.0 numpy=2.4.6", "engine": f"street-lite-{precision}.engine {precision} custom",
+        "size": "384x480", "batch": "1", "runs": "9", "network_p50_ms": "71.5", "total_p50_ms": "75.25",
+        "memory_peak_mb": "203.0", "sha256": sha256,
+    }  # fmt: skip
+    return row | changes
+
+
+@pytest.fixture
+def results(tmp_path):
+    """results(accuracy=[rows], latency=[rows]) -> a folder of CSV files."""
+
+    def make(accuracy=(), latency=(), **files):
+        folder = tmp_path / "results"
+        folder.mkdir(exist_ok=True)
+        for row in accuracy:
+            append_row(folder / "accuracy.csv", COLUMNS, row)
+        for row in latency:
+            append_row(folder / "latency.csv", LATENCY, row)
+        for name, text in files.items():
+            (folder / f"{name}.csv").write_text(text, encoding="utf-8")
+        return folder
+
+    return make
+
+
+def page_of(folder, tmp_path, capsys, *flags):
+    out = tmp_path / "report.html"
+    assert report.main(["--results", str(folder), "--out", str(out), *flags]) == 0
+    return out.read_text(encoding="utf-8"), capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """The page of the rows in the repository, and the folder that it lies in."""
+    folder = tmp_path_factory.mktemp("report")
+    flags = ["--out", str(folder / "report.html"), "--markdown", str(folder / "report.md")]
+    assert report.main(flags) == 0
+    return (folder / "report.html").read_text(encoding="utf-8"), folder
+
+
+def test_nothing_is_loaded(shipped):
+    text, _ = shipped
+    page = Page(text)
+    assert page.loaded
+    assert all(source.startswith("data:image/") for source in page.loaded)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    assert "@import" not in text
+    assert "url(" not in text
+    policy = next(found["content"] for tag, found in page.tags if found.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_every_link_leads_somewhere_and_every_row_has_its_place(shipped):
+    page = Page(shipped[0])
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.inside) <= set(page.ids)
+    for name, rows in read_results(report.RESULTS).items():
+        assert [row.anchor for row in rows if row.anchor not in page.ids] == [], name
+
+
+def test_every_figure_of_the_tables_is_traced(shipped):
+    """A cell with a decimal fraction is a link, but in the rows themselves."""
+    body, rows = shipped[0].split('<section id="rows">')
+    assert rows
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", body, re.S)
+    figures = [cell for cell in cells if re.search(r"\d\.\d", re.sub(r"<[^>]*>", "", cell))]
+    assert len(figures) > 150
+    versions = ("numpy", "@ 2.80GHz", ".engine")  # names, not figures
+    untraced = [cell for cell in figures if 'href="#' not in cell and not any(word in cell for word in versions)]
+    assert untraced == []
+
+
+def test_a_traced_figure_is_in_its_row(shipped):
+    """What stands in the page, rounded, is a cell of the CSV line that the link names."""
+    results = read_results(report.RESULTS)
+    by_anchor = {row.anchor: row for rows in results.values() for row in rows}
+    pattern = r'<a class="figure" href="#([\w-]+)"[^>]*>(\d+\.?\d*)</a>'
+    found = re.findall(pattern, shipped[0])
+    assert len(found) > 150
+    for anchor, text in found:
+        digits = len(text.partition(".")[2])
+        cells = (cell for cell in by_anchor[anchor].cells.values() if re.fullmatch(r"\d+(\.\d+)?(e-\d+)?", cell))
+        assert any(f"{float(cell):,.{digits}f}" in (text, f"{float(text):,.{digits}f}") for cell in cells), (
+            anchor,
+            text,
+        )
+
+
+def test_tables_are_accessible(shipped):
+    text, _ = shipped
+    tables = re.findall(r"<table>.*?</table>", text, re.S)
+    assert len(tables) > 10
+    for table in tables:
+        assert "<caption" in table
+        assert '<th scope="col"' in table
+        assert all(
+            '<th scope="row">' in row for row in re.findall(r"<tr[^>]*>.*?</tr>", table.split("<tbody>")[1], re.S)
+        )
+    page = Page(text)
+    assert all(found.get("alt") for tag, found in page.tags if tag == "img")
+    assert all(found.get("aria-label") for tag, found in page.tags if tag == "svg")
+    assert ("html", {"lang": "en"}) in page.tags
+    for words in ("prefers-color-scheme: dark", "width=device-width"):
+        assert words in text
+
+
+def test_published_figures_say_so_and_have_a_source(shipped):
+    text, _ = shipped
+    assert text.count("Published, not measured here") >= 3
+    for row in read_results(report.RESULTS)["published"]:
+        assert row.get("source")
+        assert row.get("url").startswith("https://")
+        assert 0 < (row.number("value") or 0) < 1
+        assert not (row.get("fps") and row.get("latency_ms"))
+        assert bool(row.get("hardware")) == bool(row.get("fps") or row.get("latency_ms"))
+
+
+def test_the_same_rows_give_the_same_page_without_a_path_of_this_machine(shipped, tmp_path):
+    text, folder = shipped
+    assert report.main(["--out", str(tmp_path / "again.html")]) == 0
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == text
+    for path in (folder, Path.home(), report.ROOT):
+        assert str(path) not in text + (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_markdown_has_the_rows_and_commands(shipped):
+    text = (shipped[1] / "report.md").read_text(encoding="utf-8")
+    assert "| mask2edge-fp32 | 0.464 |" in text
+    assert "[peers.csv:3](benchmarks/results/peers.csv#L3)" in text
+    assert "`python benchmarks/compare_peers.py --backbone r50 --size 512x512 --threads 2 --runs 12 --save`" in text
+    for line in text.splitlines():
+        if line.startswith("|"):
+            assert line.endswith("|")
+
+
+def test_links_of_a_page_in_the_project_lead_to_its_rows():
+    root = report.ROOT
+    assert report.address_of(root / "benchmarks/results", root / "docs/report.md") == "../benchmarks/results"
+    assert report.address_of(root / "benchmarks/results", Path("/elsewhere/report.md")) == "benchmarks/results"
+
+
+def test_one_file_has_its_accuracy_and_time_on_one_line(results, tmp_path, capsys):
+    folder = results([accuracy_row()], [latency_row()])
+    (entry,) = entries_of(read_results(folder))
+    assert (entry.state, entry.network_ms, entry.memory_mb, entry.bytes[0]) == (WHOLE, 71.5, 203, 22342330)
+    text, _ = page_of(folder, tmp_path, capsys)
+    (line,) = [row for row in re.findall(r"<tr>.*?</tr>", text, re.S) if "0.7244" in row and "75.2" in row]
+    assert A[:12] in line
+    assert "Measured here: mIoU on camvid val, AMD EPYC, 2 threads" in text
+
+
+def test_figures_of_different_files_are_never_on_one_line(results):
+    """The same name, precision and size, built twice."""
+    found = entries_of(read_results(results([accuracy_row(A)], [latency_row(B), latency_row("")])))
+    assert sorted(entry.state for entry in found) == ["accuracy", "time", "time"]
+    assert all(not (entry.accuracy and entry.latency) for entry in found)
+
+
+def test_coverage_tells_apart_from_together(results):
+    times = [latency_row(B), latency_row("c" * 64, "int8")]
+    accuracies = [accuracy_row(A), accuracy_row("c" * 64, "int8"), accuracy_row("d" * 64, "fp16")]
+    read = read_results(results(accuracies, times))
+    # latency.csv has no backbone: what has no accuracy of the same file is of no known backbone.
+    cells = coverage(entries_of(read))
+    assert cells["efficientnet-lite0", "onnxruntime", "int8"] == WHOLE
+    assert cells["efficientnet-lite0", "onnxruntime", "fp32"] == "accuracy"
+    assert cells["efficientnet-lite0", "onnxruntime", "fp16"] == "accuracy"
+    assert cells["resnet50", "tensorrt", "int8"] == ""
+
+
+def test_both_of_different_files_is_called_so(results):
+    peers = "backbone,size,contender,network_p50_ms,ratio\nr50,512x512,mask2edge-fp32,600,0.5\n"
+    read = read_results(results([accuracy_row(backbone="resnet50")], peers=peers))
+    assert coverage(entries_of(read))["resnet50", "onnxruntime", "fp32"] == APART
+    assert f"resnet50, fp32, onnxruntime: {APART}." in not_run(read, entries_of(read))
+
+
+def test_what_was_not_run_follows_from_the_rows(results):
+    few = not_run(read := read_results(results([accuracy_row()], [latency_row()])), entries_of(read))
+    assert any(line.startswith("tensorrt: none of its 36") and "make gpu-check" in line for line in few)
+    assert any(line.startswith("No row of the backbones resnet50") and "efficientnet-lite0" not in line for line in few)
+    assert "efficientnet-lite0, int8, onnxruntime: not run." in few
+    assert not any("efficientnet-lite0, fp32" in line for line in few)
+    assert "No artifact's accuracy in the task panoptic (PQ)." in few
+    assert not any("semantic" in line for line in few)
+    assert any("aarch64" in line for line in few)
+    gpu = accuracy_row(B, backend="tensorrt", machine="NVIDIA Jetson Orin Nano", task="panoptic", PQ="0.5")
+    more = not_run(read := read_results(results([gpu], [])), entries_of(read))
+    assert not any("none of its" in line or "aarch64" in line or "panoptic" in line for line in more)
+    assert "efficientnet-lite0, fp32, tensorrt: an accuracy, no time." in more
+
+
+def test_the_newest_row_of_a_thing_is_shown(results, tmp_path, capsys):
+    folder = results([accuracy_row(), accuracy_row(mIoU="0.731000")], [latency_row()])
+    assert [row.get("mIoU") for row in newest(read_results(folder)["accuracy"])] == ["0.731000"]
+    text, _ = page_of(folder, tmp_path, capsys)
+    body, rows = text.split('<section id="rows">')
+    assert "0.7244" not in body
+    assert "0.724400" in rows
+
+
+def test_stages_are_drawn_where_they_are_known(results, tmp_path, capsys):
+    stages = latency_row(preprocess_p50_ms="0.9", postprocess_p50_ms="2.85")
+    text, _ = page_of(results([], [stages, latency_row(B, "int8")]), tmp_path, capsys)
+    part = text.split('<section id="stages">')[1].split("</section>")[0]
+    assert ">0.90</a>" in part
+    assert ">2.85</a>" in part
+    assert "3.8 with before" in part  # 75.25 - 71.5, of the row without stages
+    widths = [float(width) for width in re.findall(r"width:([\d.]+)%", part)]
+    assert sum(widths[:3]) == pytest.approx(100, abs=0.2)
+
+
+def test_a_part_of_the_split_is_said_to_be_one(results, tmp_path, capsys):
+    text, _ = page_of(results([accuracy_row(images="24")]), tmp_path, capsys)
+    assert "the first 24 of 101 images" in text
+
+
+def test_text_of_rows_is_no_html(results, tmp_path, capsys):
+    nasty = "<script>alert(1)</script>"
+    folder = results([accuracy_row(artifact=nasty, data='"><b>', command=nasty)], [latency_row(cpu=nasty)])
+    text, _ = page_of(folder, tmp_path, capsys)
+    assert "<script" not in text
+    assert "<b>" not in text
+
+
+def test_json(results, tmp_path, capsys):
+    _, out = page_of(results([accuracy_row()], [latency_row()]), tmp_path, capsys, "--json")
+    found = json.loads(out)
+    (entry,) = found["matrix"]
+    assert (entry["state"], entry["sha256"], entry["total_ms"], entry["row"]) == (WHOLE, A, 75.25, "latency.csv:2")
+    assert entry["accuracy"][0]["mIoU"] == 0.7244
+    assert found["rows"] == 2
+    assert found["not_run"]
+
+
+BAD = [
+    (["--out", "report.pdf"], {}, "--out: expected a name ending in .html, got report.pdf"),
+    (["--markdown", "report.txt"], {}, "--markdown: expected a name ending in .md"),
+    (["--results", "nowhere"], {}, "--results: expected a folder of CSV files, got 'nowhere'"),
+    ([], {}, "expected CSV files with rows, got none"),
+    ([], {"peers": "contender,ratio\nmask2edge-fp32\n"}, "line 2: expected 2 cells"),
+    ([], {"peers": "contender,ratio\nmask2edge-fp32,fast\n"}, "peers.csv:2: ratio: expected a number, got 'fast'"),
+]
+
+
+@pytest.mark.parametrize(("flags", "files", "message"), BAD, ids=[str(i) for i in range(len(BAD))])
+def test_bad_input_is_one_line_and_exit_2(flags, files, message, results, tmp_path, monkeypatch, capsys):
+    folder = results(**files)
+    monkeypatch.chdir(tmp_path)
+    assert report.main(["--results", str(folder), *flags]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.glob("**/*.html"))
+
+
+def test_a_report_needs_neither_torch_nor_onnx():
+    code = (
+        "import sys; from mask2edge.benchmarks import report; "
+        "sys.exit(str({'torch', 'onnx', 'matplotlib', 'onnxruntime'} & set(sys.modules) or '') or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_csv_files_of_the_repository_are_read_as_they_are():
+    """The line numbers, against a count by hand."""
+    for name, rows in read_results(report.RESULTS).items():
+        lines = (report.RESULTS / f"{name}.csv").read_text(encoding="utf-8").splitlines()
+        for row in rows:
+            assert next(csv.reader([lines[row.line - 1]])) == list(row.cells.values())
