@@ -25,12 +25,12 @@ import numpy as np
 
 from mask2edge.benchmarks import contenders, machine
 from mask2edge.benchmarks.contenders import INT8, OURS, REFERENCE, Contender, check_agreement
-from mask2edge.benchmarks.latency import noise
 from mask2edge.benchmarks.peak_memory import peak_memory_mb
 from mask2edge.benchmarks.peers import onnxruntime_stock
 from mask2edge.benchmarks.peers.network import MissingPeer, Network
 from mask2edge.benchmarks.peers.onnxruntime_stock import StockPeer
 from mask2edge.benchmarks.results_table import append_row
+from mask2edge.benchmarks.timed_engine import noise
 from mask2edge.benchmarks.timing import interleave, summarize, timed
 from mask2edge.runtime.command_line import InputError, command, natural_number, parse_size, positive_number, say
 

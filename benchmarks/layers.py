@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mask2edge.benchmarks.latency import noise
+from mask2edge.benchmarks.timed_engine import noise
 from mask2edge.export.engine_inspection import LAYERS_FILE, LayerRow, layer_table, table_lines
 from mask2edge.runtime.command_line import InputError, command, positive_number
 from mask2edge.runtime.images import read_image

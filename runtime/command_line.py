@@ -134,5 +134,16 @@ def natural_number(text: str) -> int:
     return int(text)
 
 
+def positive_float(text: str) -> float:
+    """As `positive_number`, with decimals: seconds, rates."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
 def _round32(length: int) -> int:
     return max(32, (length + 31) // 32 * 32)

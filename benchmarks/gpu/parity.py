@@ -18,7 +18,7 @@ from mask2edge.benchmarks.backends.runners import SegmenterRunner
 from mask2edge.benchmarks.demo import sample_photograph
 from mask2edge.benchmarks.gpu.engines import RANDOM, SHIPPED, built_engines
 from mask2edge.benchmarks.gpu.rows import RowFile
-from mask2edge.benchmarks.latency import noise
+from mask2edge.benchmarks.timed_engine import noise
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.images import read_image
 from mask2edge.runtime.segmenter import Segmenter

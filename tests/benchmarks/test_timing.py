@@ -11,17 +11,33 @@ from hypothesis import strategies as st
 from mask2edge.benchmarks import machine, timing
 
 
-@given(st.lists(st.floats(0.01, 1e4), min_size=2, max_size=60))
-def test_percentiles_against_the_standard_library(values):
+def largest_left(values, percent):
+    """trtexec's rule, run by run: the largest is set aside as long as that leaves no more than 100 - percent aside."""
+    left = sorted(values)
+    aside = 0
+    while (aside + 1) * 100 <= (100 - percent) * len(values):
+        left.pop()
+        aside += 1
+    return left[-1]
+
+
+@given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=250))
+def test_percentiles_are_trtexecs(values):
     summary = timing.summarize(values)
-    cuts = statistics.quantiles(values, n=100, method="inclusive")
-    expected = {"p50": cuts[49], "p90": cuts[89], "p99": cuts[98], "mean": statistics.fmean(values)}
+    expected = {f"p{percent}": largest_left(values, percent) for percent in (90, 95, 99)}
+    expected |= {"p50": statistics.median(values), "mean": statistics.fmean(values)}
+    expected |= {"min": min(values), "max": max(values)}
     assert summary == pytest.approx(expected, abs=6e-4, rel=1e-6)
-    assert summary["p50"] <= summary["p90"] <= summary["p99"] <= round(max(values), 3)
+
+
+def test_percentiles_of_a_hundred_runs():
+    summary = timing.summarize(range(1, 101))
+    found = [summary[name] for name in ("p50", "p90", "p95", "p99", "max")]
+    assert found == [50.5, 90, 95, 99, 100]
 
 
 def test_one_run_is_its_own_percentiles():
-    assert timing.summarize([5.0]) == {"p50": 5.0, "p90": 5.0, "p99": 5.0, "mean": 5.0}
+    assert set(timing.summarize([5.0]).values()) == {5.0}
 
 
 def test_a_call_is_timed_in_milliseconds():
@@ -57,6 +73,23 @@ def test_seconds_bound_the_time_and_three_rounds_are_the_least(monkeypatch):
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
     # One tick a round: 5.0 are over when the fifth would begin.
     assert len(timing.interleave({"a": dict}, seconds=5.0, warmup=0)["a"]) == 4
+
+
+def test_least_and_pause(monkeypatch):
+    monkeypatch.setattr(timing, "PAUSE_SECONDS", 0.0)
+    slept = []
+    monkeypatch.setattr(timing.time, "sleep", slept.append)
+    times = timing.interleave({"a": dict, "b": dict}, seconds=0.0, warmup=2, least=4, pause=0.7)
+    assert [len(found) for found in times.values()] == [4, 4]
+    assert slept == [0.7] * 8  # before each timed run, none before the warm-up's
+
+
+@pytest.mark.parametrize(("runs", "milliseconds", "expected"), [(0, 0, 0), (3, 0, 3), (2, 4500, 5), (7, 4500, 7)])
+def test_warm_up_lasts_until_runs_and_time_are_done(runs, milliseconds, expected, monkeypatch):
+    done = []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(len(done)))  # a run takes a second
+    timing.warm_up(lambda: done.append(1), runs, milliseconds)
+    assert len(done) == expected
 
 
 def test_machine_is_described_in_json(capsys):
