@@ -17,7 +17,7 @@ from mask2edge.benchmarks.backends.differences import TOLERANCES, first_divergen
 from mask2edge.benchmarks.backends.report import verdict  # noqa: E402
 from mask2edge.benchmarks.backends.runners import OnnxRunner, SegmenterRunner  # noqa: E402
 from mask2edge.benchmarks.backends.stages import is_mask, place, title  # noqa: E402
-from mask2edge.benchmarks.latency import noise  # noqa: E402
+from mask2edge.benchmarks.timed_engine import noise  # noqa: E402
 from mask2edge.export.stage_comparison import stage_names, with_stage_outputs  # noqa: E402
 from mask2edge.runtime.spec import Profile  # noqa: E402
 from mask2edge.train.checkpoint import load_model  # noqa: E402
