@@ -38,10 +38,16 @@ Segment = Callable[[np.ndarray], Segmentation]  # of BGR uint8 [H, W, 3]
 
 
 def evaluate(
-    segment: Segment, data: Dataset, labels: Sequence[Label], task: str, detections: int, limit: int | None = None
+    segment: Segment,
+    data: Dataset,
+    labels: Sequence[Label],
+    task: str,
+    detections: int,
+    limit: int | None = None,
+    boundary: bool = False,
 ) -> dict[str, Any]:
     """{"metrics", "per_class", "images"} over the first `limit` images (None: all). Raises InputError."""
-    evaluation = TaskEvaluation(task, labels, data, detections)
+    evaluation = TaskEvaluation(task, labels, data, detections, boundary)
     count = len(data) if limit is None else min(limit, len(data))
     for index in progress(range(count), "images"):
         image, annotation = data[index]  # RGB [H, W, 3]
@@ -105,6 +111,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="the most instances of an image that count; default: the model's own; COCO's is 100",
     )
+    parser.add_argument("--boundary", action="store_true", help="of instances, boundary AP too")
     parser.add_argument(
         "--size",
         metavar="HxW",
@@ -128,6 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     if arguments.detections and arguments.task != "instance":
         raise InputError(f"--detections: expected --task instance, where AP has such a limit, got {arguments.task}")
+    if arguments.boundary and arguments.task != "instance":
+        raise InputError(f"--boundary: expected --task instance, whose masks have an AP, got {arguments.task}")
     kind = recognise(arguments.data) if arguments.format == "auto" else arguments.format
     split = find_named_split(arguments.data, arguments.split or default_split(arguments.data, kind), kind)
     table = read_merge_table(arguments.merge) if arguments.merge else None
@@ -151,7 +160,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             data = merged(data, table)
         say(f"{arguments.artifact}: {model.name}, {segmenter.spec.precision}, on {len(data)} images of {data.split}")
         result = evaluate(
-            lambda image: segmenter(image, task=task), data, model.labels, task, detections, arguments.limit
+            lambda image: segmenter(image, task=task),
+            data,
+            model.labels,
+            task,
+            detections,
+            arguments.limit,
+            arguments.boundary,
         )
     result |= {
         "artifact": str(arguments.artifact),

@@ -90,6 +90,7 @@ BAD = [
     ({"task": "panoptic"}, "colors does not say which of its classes are things"),
     ({"task": "instance"}, "colors was made for semantic"),
     ({"extra": ["--detections", "5"]}, "--detections: expected --task instance"),
+    ({"extra": ["--boundary"]}, "--boundary: expected --task instance"),
     ({"split": "test"}, "expected a split test of the format semantic; found val"),
     ({"data": "nowhere"}, "--data: expected a folder"),
     ({"data": "nowhere", "extra": ["--format", "ade20k"]}, "--data: expected a folder, got 'nowhere', which is not"),

@@ -53,7 +53,9 @@ def test_void_crowds_and_a_missed_thing(color_engine, coco_data, capsys):
     assert counts == {"red": (1, 0, 0), "green": (1, 0, 1), "blue": (0, 1, 1)}
     assert panoptic["metrics"]["PQ_things"] == pytest.approx((1 + 2 / 3) / 2)
     assert panoptic["metrics"]["PQ"] == pytest.approx((1 + 2 / 3 + 0) / 3)
-    _, instance, _ = run(capsys, engine, "--task", "instance", "--data", data)
+    _, instance, _ = run(capsys, engine, "--task", "instance", "--data", data, "--boundary")
+    assert instance["metrics"]["boundary_AP"] <= instance["metrics"]["AP"]
+    assert instance["per_class"]["red"]["boundary_AP"] == pytest.approx(1)
     assert instance["per_class"]["red"]["AP"] == pytest.approx(1)
     # the second green is missed, but for IoU 0.50: the blue query calls its two thirds green too, at the lowest score
     assert instance["per_class"]["green"]["AP50"] == pytest.approx(1)
