@@ -26,7 +26,7 @@ from mask2edge.benchmarks import machine
 from mask2edge.benchmarks.ablation_rows import BASELINE, METRICS, ROWS, Row
 from mask2edge.benchmarks.ablation_table import differences, markdown
 from mask2edge.benchmarks.results_table import append_row, read_rows
-from mask2edge.benchmarks.training_process import STOPPED, run_training
+from mask2edge.benchmarks.training_process import STOPPED, has_ended, run_training
 from mask2edge.runtime.command_line import InputError, command, positive_number, say
 from mask2edge.train.config import load_config
 from mask2edge.train.run_folder import LAST_FILE, METRICS_FILE, STATE_FILE, read_metrics
@@ -113,11 +113,6 @@ def folder_name(identity: dict[str, str]) -> str:
     """A run of other settings is another folder."""
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     return f"{identity['config']}-{identity['steps']}-{identity['row']}-seed{identity['seed']}-{digest}"
-
-
-def has_ended(metrics: Path, steps: int) -> bool:
-    """Whether a run's metrics.jsonl has the validation after its last step."""
-    return any(row["kind"] == "validation" and row["step"] == steps for row in read_metrics(metrics))
 
 
 def figures(metrics: Path) -> dict[str, Any]:

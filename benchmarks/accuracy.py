@@ -1,7 +1,7 @@
 """How right an artifact is on labelled images: the engine that ships, an ONNX file, or the checkpoint behind them.
 
     python benchmarks/accuracy.py artifacts/street-lite-fp16.engine --task semantic --data ../shared/data/camvid
-    python benchmarks/accuracy.py artifacts/nuclei-lite-fp32.engine --task instance --data ../shared/data/dsb2018
+    python benchmarks/accuracy.py artifacts/nuclei.engine --task instance --data ../shared/data/dsb2018 --boundary
 
 mIoU, AP by COCO's protocol, or PQ, at the images' original size; train/evaluation has the rules. Every kind of artifact
 goes through the same preprocessing and post-processing, so that what differs is the network alone. An engine or ONNX

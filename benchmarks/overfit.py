@@ -22,11 +22,11 @@ from typing import Any
 
 from mask2edge.benchmarks import machine
 from mask2edge.benchmarks.results_table import append_row, recorded_command
-from mask2edge.benchmarks.training_process import STOPPED, run_training
+from mask2edge.benchmarks.training_process import STOPPED, has_ended, run_training
 from mask2edge.runtime.command_line import InputError, command, positive_number, say, sha256_of, whole_folder
 from mask2edge.train.config import Config, load_config
 from mask2edge.train.data.coco_panoptic import CocoPanoptic
-from mask2edge.train.run_folder import LAST_FILE, METRICS_FILE, STATE_FILE, read_metrics
+from mask2edge.train.run_folder import LAST_FILE, METRICS_FILE, STATE_FILE
 from mask2edge.train.train import parse_overrides
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,8 +65,7 @@ def first_images(source: CocoPanoptic, count: int, folder: Path) -> CocoPanoptic
 
 def train(config: str, overrides: Sequence[str], data: Path, run: Path, steps: int) -> Path:
     """The checkpoint after the last step, trained unless it is there. Raises KeyboardInterrupt where it was stopped."""
-    metrics = run / METRICS_FILE
-    if not any(row["kind"] == "validation" and row["step"] == steps for row in read_metrics(metrics)):
+    if not has_ended(run / METRICS_FILE, steps):
         resume = ["--resume"] if (run / STATE_FILE).is_file() else []
         chosen = ["--set", *overrides] if overrides else []
         code = run_training(["--config", config, "--data", str(data), "--out", str(run), *chosen, *resume])

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from mask2edge.train.run_folder import read_metrics
+
 TRAIN = Path(__file__).resolve().parents[1] / "train" / "train.py"
 STOPPED = (-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 
@@ -34,3 +36,8 @@ def run_training(arguments: Sequence[str]) -> int:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def has_ended(metrics: Path, steps: int) -> bool:
+    """Whether a run's metrics.jsonl has the validation after its last step."""
+    return any(row["kind"] == "validation" and row["step"] == steps for row in read_metrics(metrics))

@@ -54,15 +54,15 @@ class AveragePrecision:
     def metrics(self) -> dict[str, float]:
         """Fractions; of areas, where there are instances of them. Raises InputError where there are none at all."""
         precision, recall = self._curves
-        every = _mean(precision[..., 0])
+        every = mean_of(precision[..., 0])
         if every is None:
             raise InputError("AP: expected instances, got none: no image has a segment of a class that is a thing")
         figures = {
             "AP": every,
-            "AP50": _mean(precision[FIRST_HALF, ..., 0]),
-            "AP75": _mean(precision[THREE_QUARTERS, ..., 0]),
-            **{f"AP{name}": _mean(precision[..., place]) for name, place in AREAS.items() if name},
-            "AR": _mean(recall[..., 0]),
+            "AP50": mean_of(precision[FIRST_HALF, ..., 0]),
+            "AP75": mean_of(precision[THREE_QUARTERS, ..., 0]),
+            **{f"AP{name}": mean_of(precision[..., place]) for name, place in AREAS.items() if name},
+            "AR": mean_of(recall[..., 0]),
         }
         return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -70,7 +70,10 @@ class AveragePrecision:
         """name -> AP and AP50, None for a class without instances."""
         precision, _ = self._curves
         return {
-            label.name: {"AP": _mean(precision[:, :, k, 0]), "AP50": _mean(precision[FIRST_HALF, :, k, 0])}
+            label.name: {
+                "AP": mean_of(precision[:, :, k, 0]),
+                "AP50": mean_of(precision[FIRST_HALF, :, k, 0]),
+            }
             for k, label in enumerate(self.labels)
         }
 
@@ -85,7 +88,7 @@ class AveragePrecision:
         return evaluation.eval["precision"][..., 0], evaluation.eval["recall"][..., 0]
 
 
-def _mean(values: np.ndarray) -> float | None:
+def mean_of(values: np.ndarray) -> float | None:
     """Over what there is: -1 stands for a class or area without instances."""
     there = values[values > -1]
     return float(there.mean()) if there.size else None

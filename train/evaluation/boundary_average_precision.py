@@ -22,10 +22,10 @@ from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.spec import Label
 from mask2edge.train.data.annotation import Annotation
+from mask2edge.train.evaluation.average_precision import FIRST_HALF, THREE_QUARTERS, mean_of
 from mask2edge.train.evaluation.coco_rows import CocoRows, Row
 
 DILATION = 0.02  # of the image's diagonal: the paper's choice for COCO
-FIRST_HALF, THREE_QUARTERS = 0, 5  # places of IoU 0.50 and 0.75 in COCO's iouThrs
 
 
 class BoundaryAveragePrecision:
@@ -94,12 +94,7 @@ class BoundaryAveragePrecision:
 
 def _figures(precision: np.ndarray) -> dict[str, float | None]:
     chosen = {"boundary_AP": slice(None), "boundary_AP50": FIRST_HALF, "boundary_AP75": THREE_QUARTERS}
-    return {name: _mean(precision[place]) for name, place in chosen.items()}
-
-
-def _mean(values: np.ndarray) -> float | None:
-    there = values[values > -1]
-    return float(there.mean()) if there.size else None
+    return {name: mean_of(precision[place]) for name, place in chosen.items()}
 
 
 def _silent(*_: Any) -> None:
