@@ -28,6 +28,7 @@ from mask2edge.runtime.pictures import Picture
 LONGEST_WAIT = 30.0  # seconds between two attempts
 SANE_RATES = (1.0, 240.0)  # frames per second; streams also claim 0 and 90,000
 USUAL_RATE = 25.0
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # OpenCV reads it once, when FFmpeg is first used: silent
 FILE_SCHEMES = ("http", "https", "file")  # that a video file may lie behind, by its suffix
 
 
@@ -179,8 +180,7 @@ class _Wanted:
 
 
 def quiet() -> None:
-    """OpenCV and FFmpeg write lines of their own to stderr; ours says what went wrong."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    """OpenCV writes lines of its own to stderr; ours says what went wrong."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 

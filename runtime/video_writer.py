@@ -8,8 +8,11 @@ The first picture gives the video its size; others are scaled to fit, on black. 
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -37,7 +40,7 @@ class VideoFile:
         self._files = ExitStack()
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)  # width, height
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, _silence():
             self._open(Path(folder) / f"probe{path.suffix}", USUAL_RATE, (64, 64)).release()
 
     def __enter__(self) -> VideoFile:
@@ -73,6 +76,20 @@ class VideoFile:
                 f"{self.path.suffix}; try --codec MJPG and a name ending in .avi"
             )
         return writer
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What OpenCV prints of a codec that it does not know goes past its log level, straight to stderr's descriptor."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
