@@ -42,7 +42,7 @@ from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.segmenter import TASKS, Segmenter
 from mask2edge.runtime.sources import Source, count_pictures, find_sources, pictures
 from mask2edge.runtime.stopping import StopSignals
-from mask2edge.runtime.stream import Frame, stream
+from mask2edge.runtime.stream import AHEAD, Frame, stream
 from mask2edge.runtime.tracking import Tracker
 from mask2edge.runtime.video_source import Sampling, VideoSource
 from mask2edge.runtime.video_writer import VideoFile
@@ -76,9 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         def ended() -> bool:
             return stop.received is not None or run.reader_left
 
-        progress = ProgressLines(count_pictures(sources, arguments.every))
+        progress = ProgressLines(count_pictures(sources, sampling))
+        # Frames that wait for the network grow old: none does where the newest wins.
+        ahead = 1 if any(isinstance(source, VideoSource) and source.drops(sampling) for source in sources) else AHEAD
         feed = Feed(pictures(sources, sampling, ended), ended)
-        with closing(stream(segmenter, feed, task)) as frames, feed:  # the feed ends first: a thread waits for it
+        with (
+            closing(stream(segmenter, feed, task, ahead)) as frames,
+            feed,
+        ):  # the feed ends first: a thread waits for it
             for frame in frames:
                 run.take(frame)
                 progress.step(feed.dropped)

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO, TypeAlias
@@ -59,16 +60,18 @@ def pictures(
                 yield Picture(source.label, name, error=error)
 
 
-def count_pictures(sources: Sequence[Source], every: int) -> int | None:
-    """How many there will be, by the videos' headers; None where nobody knows."""
+def count_pictures(sources: Sequence[Source], sampling: Sampling) -> int | None:
+    """How many there will be, by the videos' headers; None where nobody knows, as where frames are dropped."""
     total = 0
     for source in sources:
         if isinstance(source, Path):
             total += 1
-        elif source.live or not source.count:
+        elif source.drops(sampling) or source.live or not source.count:
             return None
         else:
-            total += -(-source.count // every)
+            wanted = -(-source.count // sampling.every)
+            most = sampling.most_per_second
+            total += min(wanted, math.ceil(source.count / source.rate * most)) if most else wanted
     return total
 
 

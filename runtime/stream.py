@@ -32,6 +32,7 @@ from mask2edge.runtime.session import ImageSession
 
 Source: TypeAlias = Path | np.ndarray | Picture
 READ, PREPROCESS, NETWORK, POSTPROCESS = STEPS = ("read_ms", "preprocess_ms", "network_ms", "postprocess_ms")
+AHEAD = 3  # batches: one in each of the other steps, and one that waits for the network
 
 
 @dataclass
@@ -57,23 +58,27 @@ class _Batch:
         return [frame for frame in self.frames if frame.error is None]
 
 
-def stream(segmenter: Segmenter, sources: Iterable[Source], task: str | None = None) -> Iterator[Frame]:
+def stream(
+    segmenter: Segmenter, sources: Iterable[Source], task: str | None = None, ahead: int = AHEAD
+) -> Iterator[Frame]:
     """Frames in the order of `sources`: files, images as `cv2.imread` gives them, or pictures of a video. Task None is
     the model's default. `sources` are taken in a thread of their own.
 
-    An engine made for batches gets them. A source that is no image has an error in its frame; the others go on. Raises
+    An engine made for batches gets them. `ahead`: batches under way beside those in the network; with 1 a camera's
+    result is younger and less overlaps. A source that is no image has an error in its frame; the others go on. Raises
     InputError where the model cannot do the task.
     """
     task = segmenter.check_task(task)
-    return _Stream(segmenter, task).frames(iter(sources))
+    return _Stream(segmenter, task, ahead).frames(iter(sources))
 
 
 class _Stream:
     """The three steps, each with a thread of its own; the network with one for each context of the engine."""
 
-    def __init__(self, segmenter: Segmenter, task: str) -> None:
+    def __init__(self, segmenter: Segmenter, task: str, ahead: int) -> None:
         self._segmenter = segmenter
         self._task = task
+        self._ahead = ahead
         session = segmenter.session
         self._on_device = session if isinstance(session, ImageSession) and session.on_device else None
         self._contexts = self._on_device.contexts if self._on_device else 1
@@ -89,9 +94,8 @@ class _Stream:
                 ran = runners.submit(lambda: self._run(ready.result()))
                 return finishers.submit(lambda: self._finish(ran.result()))
 
-            # One batch in each step, and one that waits for the network. Where the sources wait for a camera, results
-            # that are there do not wait with them.
-            pending = deque(submit() for _ in range(self._contexts + 3))
+            # Where the sources wait for a camera, results that are there do not wait with them.
+            pending = deque(submit() for _ in range(self._contexts + self._ahead))
             while (batch := pending.popleft().result()).frames:
                 yield from batch.frames
                 del batch  # its pictures are the caller's now

@@ -71,6 +71,10 @@ class VideoSource:
             return re.sub(r"[^A-Za-z0-9]+", "-", f"{parts.hostname or ''}{parts.path}").strip("-")[:60] or "stream"
         return Path(self.address).stem
 
+    def drops(self, sampling: Sampling) -> bool:
+        """Whether the newest frame wins."""
+        return self.live if sampling.drop is None else sampling.drop
+
     def probe(self) -> None:
         """Opens it once, to know that it is there. Raises InputError."""
         capture = self._open()
@@ -92,7 +96,7 @@ class VideoSource:
     ) -> Iterator[Picture]:
         """In order. A live source that is lost for good ends in a picture with an error."""
         name = name or self.stem
-        drop = self.live if sampling.drop is None else sampling.drop
+        drop = self.drops(sampling)
         wanted = _Wanted(sampling)
         start: float | None = None
         for index, image in enumerate(self._images(sampling.retries, ended)):

@@ -40,7 +40,7 @@ class VideoFile:
         self._files = ExitStack()
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)  # width, height
-        with tempfile.TemporaryDirectory() as folder, _silence():
+        with tempfile.TemporaryDirectory() as folder:
             self._open(Path(folder) / f"probe{path.suffix}", USUAL_RATE, (64, 64)).release()
 
     def __enter__(self) -> VideoFile:
@@ -69,7 +69,8 @@ class VideoFile:
 
     def _open(self, path: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
         quiet()
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*self._codec), rate, size)
+        with _silence():
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*self._codec), rate, size)
         if not writer.isOpened():
             raise InputError(
                 f"--video {self.path}: OpenCV here cannot write {self._codec!r} of {size[0]}x{size[1]} into "

@@ -318,4 +318,5 @@ def test_two_thousand_frames_none_lost_in_order_in_constant_memory(make_engine, 
     assert all(abs(width - 4 * (index % 20 + 2)) <= 2 for index, width in enumerate(widths))
     assert len(frames_in(tmp_path / "overlay.avi")) == 2000
     growth = held[-1] - held[3]
+    print(f"memory after 300 frames {held[3]:.1f} MB, after 2,000 {held[-1]:.1f} MB")
     assert growth < 5, f"{growth:.1f} MB more after 2,000 frames than after 300: {[round(mb) for mb in held]}"
