@@ -54,7 +54,10 @@ DEFAULT_OUT = Path("artifacts/segmented")
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     video = VideoFile(arguments.video, arguments.codec) if arguments.video else None
+    if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
+        raise InputError(f"--out: expected a folder or a name for one, got the file {arguments.out}")
     sources = find_sources(arguments.source, sys.stdin)
+    has_video = any(isinstance(source, VideoSource) for source in sources)
     if arguments.json:
         _refuse_endless(sources)
     segmenter = Segmenter.load(
@@ -76,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         def ended() -> bool:
             return stop.received is not None or run.reader_left
 
-        progress = ProgressLines(count_pictures(sources, sampling))
+        unit = "frames" if has_video else "images"
+        progress = ProgressLines(count_pictures(sources, sampling), unit)
         # Frames that wait for the network grow old: none does where the newest wins.
         ahead = 1 if any(isinstance(source, VideoSource) and source.drops(sampling) for source in sources) else AHEAD
         feed = Feed(pictures(sources, sampling, ended), ended)
@@ -98,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + stop.received
     if run.failures:
         if run.count + run.failures > 1:  # the one image's own line has said it all
-            kind = "pictures" if any(isinstance(source, VideoSource) for source in sources) else "images"
+            kind = "pictures" if has_video else "images"
             say(f"{run.failures} of {run.count + run.failures} {kind} failed")
         return EXIT_BAD_INPUT
     return 0

@@ -32,6 +32,9 @@ class VideoFile:
             raise InputError(f"--video: expected a file name ending in {', '.join(CODECS)}, got {path}")
         if path.exists() and not path.is_file():
             raise InputError(f"--video: expected the name of a file to write, got {path}, which is none")
+        parent = next(folder for folder in path.absolute().parents if folder.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise InputError(f"--video: expected a folder to write {path} into, got {parent}, which is none")
         self.path = path
         self.frames = 0
         self._codec = codec or CODECS[path.suffix.lower()]

@@ -1,5 +1,6 @@
 """`python runtime/segment.py` on videos, lists and streams: every frame in order, what is written, how it ends."""
 
+import contextlib
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -203,6 +205,8 @@ def test_a_camera_drops_what_the_network_has_no_time_for(make_engine, capfd, mon
         (["videotestsrc ! appsink"], "videotestsrc ! appsink: "),
         (["-"], "-: expected a list of files on stdin, one a line, got none"),
         (["FILM", "--video", "FOLDER"], "--video: expected a file name ending in .mp4"),
+        (["FILM", "--video", "empty.avi/a.mp4"], "--video: expected a folder to write empty.avi/a.mp4 into, got"),
+        (["FILM", "--out", "empty.avi"], "--out: expected a folder or a name for one, got the file empty.avi"),
         (["FILM", "--video", "FOLDER.mp4"], "--video: expected the name of a file to write"),
         (["FILM", "--video", "a.mp4", "--codec", "QQQQ"], "--video a.mp4: OpenCV here cannot write 'QQQQ'"),
         (["FILM", "--video", "a.mp4", "--codec", "long1"], "--codec: expected four characters such as mp4v, got"),
@@ -282,6 +286,44 @@ def test_a_reader_that_leaves_ends_the_run(make_engine, tmp_path):
     assert process.stderr.read() == ""
 
 
+class MotionJpeg(BaseHTTPRequestHandler):
+    """A camera that speaks HTTP: ten frames, then the connection ends."""
+
+    connections = 0
+
+    def do_GET(self) -> None:
+        type(self).connections += 1
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            for index in range(10):
+                data = cv2.imencode(".jpg", frame_of(index))[1].tobytes()
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+                self.wfile.write(head + data + b"\r\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_real_stream_over_http_that_ends_and_comes_back(make_engine, tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), MotionJpeg) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            address = f"http://user:secret@127.0.0.1:{server.server_port}/live"
+            process = start(make_engine(), address, "--ndjson", "--no-drop")
+            lines = [json.loads(process.stdout.readline()) for _ in range(15)]
+            os.kill(process.pid, signal.SIGTERM)
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            server.shutdown()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert [line["frame"] for line in lines] == list(range(15))
+    assert f"http://127.0.0.1:{server.server_port}/live: no frame; attempt 1 of 5 to open it again in 1 s" in stderr
+    assert "secret" not in stderr + json.dumps(lines)
+    assert MotionJpeg.connections >= 2
+
+
 def memory() -> float:
     """This process's resident memory in MB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -307,8 +349,8 @@ def test_two_thousand_frames_none_lost_in_order_in_constant_memory(make_engine, 
 
     reader = threading.Thread(target=consume)
     reader.start()
-    with os.fdopen(write, "w") as out:
-        monkeypatch.setattr(sys, "stdout", out)
+    with os.fdopen(write, "w") as out, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
         arguments = ["--ndjson", "--no-drop", "--track", "--retries", "0", "--threads", "1"]
         files = ["--video", str(tmp_path / "overlay.avi"), "--out", str(tmp_path / "out")]
         code = cli.main([str(make_engine()), "0", *arguments, *files])
