@@ -45,12 +45,12 @@ def find_images(sources: Sequence[str]) -> list[Path]:
             if not files:
                 raise InputError(f"{source}: expected a pattern that matches images, got none; quote it if need be")
         elif source.isdecimal() or "://" in source:
-            raise InputError(f"{source}: cameras and streams are not part of this version; name images, folders, globs")
+            raise InputError(f"{source}: expected images here, got a camera or stream; name images, folders, globs")
         else:
             raise InputError(f"{source}: no such file or folder; name images, folders or globs")
         for file in files:
             if file.suffix.lower() in VIDEO_SUFFIXES:
-                raise InputError(f"{file}: videos are not part of this version; name images, folders or globs")
+                raise InputError(f"{file}: expected images here, got a video; name images, folders or globs")
         found += files
     return list(dict.fromkeys(found))
 
