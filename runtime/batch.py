@@ -13,6 +13,7 @@ import argparse
 import json
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -151,6 +152,8 @@ def _connect(address: str | None, workers: int) -> None:
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report home
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    if address:
+        _require_server(address)
     try:
         if address:
             ray.init(address=address, **quiet)
@@ -162,6 +165,21 @@ def _connect(address: str | None, workers: int) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
             f"--address: expected a Ray cluster at {address or 'this machine'}, got {first_line(error)}"
+        ) from error
+
+
+def _require_server(address: str) -> None:
+    """Raises InputError where nobody listens: Ray itself takes minutes to say so."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"--address: expected auto, HOST:PORT or ray://HOST:PORT, got {address!r}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"--address: expected a Ray cluster at {address}, got {first_line(error)}; start one (ray start --head)"
         ) from error
 
 
