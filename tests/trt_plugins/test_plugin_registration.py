@@ -171,7 +171,8 @@ except ImportError:
     import tensorrt_lean as trt
 registry = trt.get_plugin_registry()
 ctypes.CDLL(os.environ["MASK2EDGE_PLUGIN_LIBRARY"])
-print(trt.__version__.split(".")[0], *sorted(c.name for c in registry.all_creators if c.plugin_namespace == "mask2edge"))
+there = sorted(c.name for c in registry.all_creators if c.plugin_namespace == "mask2edge")
+print(trt.__version__.split(".")[0], *there)
 from mask2edge.trt_plugins import register_plugins
 register_plugins(trt)  # the runtime, in such a process, is content with what is there
 print(len([c for c in registry.all_creators if c.plugin_namespace == "mask2edge"]))
