@@ -63,36 +63,43 @@ def read_image(path: Path) -> np.ndarray:
         raise InputError(f"{path}: no such file") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return decode_image(data, str(path))
+
+
+def decode_image(data: bytes, name: str, largest: int = LARGEST) -> np.ndarray:
+    """The image of a file's bytes, uint8 [H, W, 3] BGR. Raises InputError, which begins with `name`, for anything that
+    is not a whole image or whose header says that it has more than `largest` pixels.
+    """
     if not data:
-        raise InputError(f"{path}: {EXPECTED}, got an empty file")
-    _check_header(path, data)
+        raise InputError(f"{name}: {EXPECTED}, got an empty file")
+    _check_header(name, data, largest)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except (cv2.error, MemoryError) as error:
-        raise InputError(f"{path}: {EXPECTED}, got one that is damaged or too large to decode") from error
+        raise InputError(f"{name}: {EXPECTED}, got one that is damaged or too large to decode") from error
     if image is None:
-        raise InputError(f"{path}: {EXPECTED}, got {_description(data)}")
+        raise InputError(f"{name}: {EXPECTED}, got {_description(data)}")
     if image.dtype == np.uint16:
         # In integers: 65535 -> 255, rounded to the nearest.
         return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if image.dtype != np.uint8:
-        raise InputError(f"{path}: expected 8 or 16 bits a channel, got {image.dtype}; convert it first")
+        raise InputError(f"{name}: expected 8 or 16 bits a channel, got {image.dtype}; convert it first")
     return image
 
 
-def _check_header(path: Path, data: bytes) -> None:
+def _check_header(name: str, data: bytes, largest: int) -> None:
     """Refuses what a decoder would take on trust: an end that is missing (it fills with grey), a size beyond reason."""
     size = None
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         size = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
         if b"IEND" not in data:
-            raise InputError(f"{path}: expected a whole PNG image, got one that is cut off")
+            raise InputError(f"{name}: expected a whole PNG image, got one that is cut off")
     elif data.startswith(b"\xff\xd8"):
         size, whole = _read_jpeg_header(data)
         if not whole:
-            raise InputError(f"{path}: expected a whole JPEG image, got one that is cut off")
-    if size is not None and size[0] * size[1] > LARGEST:
-        raise InputError(f"{path}: expected at most {LARGEST} pixels, got {size[0]}x{size[1]}; make it smaller first")
+            raise InputError(f"{name}: expected a whole JPEG image, got one that is cut off")
+    if size is not None and size[0] * size[1] > largest:
+        raise InputError(f"{name}: expected at most {largest} pixels, got {size[0]}x{size[1]}; make it smaller first")
 
 
 def _read_jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
