@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,17 +69,6 @@ def encoded(picture: np.ndarray, suffix: str = ".png") -> bytes:
     done, data = cv2.imencode(suffix, picture)
     assert done
     return data.tobytes()
-
-
-def png_bomb(height: int, width: int) -> bytes:
-    """A sound PNG file whose header promises this size, of a few bytes."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    rows = zlib.compress(bytes(1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def write_video(path: Path, frames: list[np.ndarray], rate: float = 10) -> Path:

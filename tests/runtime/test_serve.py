@@ -16,8 +16,9 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-from serving import encoded, png_bomb, running, until, write_video
+from serving import encoded, running, until, write_video
 
+from mask2edge.benchmarks.bad_requests import png_of_size
 from mask2edge.runtime import rle
 from mask2edge.runtime import serve as cli
 from mask2edge.runtime.live_source import NewestFrame
@@ -119,9 +120,9 @@ BAD = [  # content, query, status, reason
     (b"\xff\xd8\xff", {}, 422, "expected a whole JPEG image"),
     (b"BM", {}, 422, "expected a whole BMP image"),
     (b"RIFF\x00\x00\x00\x00WEBPVP8 ", {}, 422, "expected a whole WEBP image"),
-    (png_bomb(8, 8)[:-16] + b"IEND", {}, 422, "damaged"),
-    (png_bomb(30_000, 30_000), {}, 413, "expected at most 1000000 pixels, got 30000x30000"),
-    (png_bomb(0, 100), {}, 422, "damaged"),
+    (png_of_size(8, 8)[:-16] + b"IEND", {}, 422, "damaged"),
+    (png_of_size(30_000, 30_000), {}, 413, "expected at most 1000000 pixels, got 30000x30000"),
+    (png_of_size(0, 100), {}, 422, "damaged"),
     (bytes(200_001), {}, 413, "expected at most 200000 bytes"),
     ("scans", {}, 422, "expected a JPEG of at most 100 scans"),
     ("good", {"task": "depth"}, 400, "expected one of panoptic, instance, semantic, got 'depth'"),
