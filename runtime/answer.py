@@ -84,7 +84,7 @@ def jpeg_base64(picture: np.ndarray) -> str:
     if max(picture.shape) > JPEG_SIDE:
         raise InputError(f"image: expected at most {JPEG_SIDE} pixels a side for a JPEG, got {picture.shape[:2]}")
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
-    return base64.b64encode(data).decode()
+    return base64.b64encode(data.tobytes()).decode()
 
 
 def _entry(result: Segmentation, segment: Segment) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""uvicorn's HTTP/1.1 protocol, less patient: a bound on connections, and on the time a request's head may take.
+"""uvicorn's HTTP/1.1 protocol, less patient: bounds on connections, on the time that a request's head may take, and on
+the time that an answer may lie unread.
 
     uvicorn.Config(app, http=bounded_protocol(limits))
 
@@ -22,6 +23,7 @@ def bounded_protocol(limits: Limits) -> type[H11Protocol]:
 
     class BoundedProtocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
+        _answers = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -42,6 +44,16 @@ def bounded_protocol(limits: Limits) -> type[H11Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
             super().connection_lost(exc)
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._answers += 1
+            self.loop.call_later(limits.seconds, self._drop_if_unread, self._answers)
+
+        def _drop_if_unread(self, answers: int) -> None:
+            """A caller that does not read its answer would hold it, and its connection, for ever."""
+            if answers == self._answers and self.transport.get_write_buffer_size():
+                self.transport.abort()
 
         def send_400_response(self, msg: str) -> None:
             self._end(400, "expected an HTTP/1.1 request, got something else")

@@ -18,7 +18,8 @@ import numpy as np
 
 from mask2edge.runtime.command_line import InputError, say
 
-LONGEST_WAIT = 30.0  # seconds between two attempts
+FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds between two attempts to open a source anew
+STALE_SECONDS = 10.0  # without a frame
 DEFAULT_RATE = 25.0  # frames a second of a file that does not say
 
 
@@ -27,7 +28,7 @@ class NewestFrame:
         """`source`: a file, a camera's index, or an address. Raises InputError where it cannot be opened."""
         self._source = source
         self._newest: tuple[int, np.ndarray | None] = (0, None)
-        self._state = "live"
+        self._state, self._seen = "live", time.monotonic()
         self._stop = threading.Event()
         self._is_file = not source.isdecimal() and "://" not in source
         if self._is_file and not Path(source).is_file():
@@ -48,8 +49,8 @@ class NewestFrame:
 
     @property
     def state(self) -> str:
-        """ "live", or "lost" while it is being opened anew."""
-        return self._state
+        """ "live", or "lost": it is being opened anew, or its driver hangs."""
+        return self._state if time.monotonic() - self._seen < STALE_SECONDS else "lost"
 
     def close(self) -> None:
         """Ends the thread; may be called again."""
@@ -73,7 +74,7 @@ class NewestFrame:
         return None
 
     def _read(self, capture: cv2.VideoCapture | None) -> None:
-        wait = 1.0
+        wait = FIRST_WAIT
         while not self._stop.is_set():
             frames = 0 if capture is None else self._play(capture)
             if self._stop.is_set():
@@ -82,7 +83,7 @@ class NewestFrame:
                 if self._state == "live":
                     say(f"--source {self._source}: lost; opening it anew")
                 self._state = "lost"
-                wait = 1.0 if frames else min(2 * wait, LONGEST_WAIT)
+                wait = FIRST_WAIT if frames else min(2 * wait, LONGEST_WAIT)
                 self._stop.wait(wait)
             capture = self._open()
 
@@ -91,16 +92,15 @@ class NewestFrame:
         rate = capture.get(cv2.CAP_PROP_FPS) if self._is_file else 0.0
         period = 1 / (rate if 0 < rate <= 240 else DEFAULT_RATE) if self._is_file else 0.0
         due, count = time.monotonic(), 0
-        try:
+        with contextlib.suppress(cv2.error):  # a backend's failure is an end like others
             while not self._stop.is_set():
                 good, frame = capture.read()
                 if not good:
                     break
                 self._newest = (self._newest[0] + 1, frame)
-                self._state = "live"
+                self._state, self._seen = "live", time.monotonic()
                 count += 1
                 due = max(due + period, time.monotonic() - period)
                 self._stop.wait(max(0.0, due - time.monotonic()))
-        finally:
-            capture.release()
+        capture.release()
         return count

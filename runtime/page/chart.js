@@ -30,7 +30,8 @@ export class Chart {
       `${milliseconds(total)} last · ${milliseconds(median)} median · ${milliseconds(totals[count - 1])} slowest ` +
       `of ${count}, with the way there and back`;
     this.entries.forEach((entry) => {
-      entry.lastChild.textContent = milliseconds(times[`${entry.dataset.step}_ms`] ?? 0);
+      const value = times[`${entry.dataset.step}_ms`]; // a frame is neither queued nor decoded
+      entry.lastChild.textContent = value === undefined ? "–" : milliseconds(value);
     });
     this.draw();
   }

@@ -304,6 +304,22 @@ def test_connections_have_a_bound(segmenter):
         until(lambda: httpx.get(f"{server.url}/healthz").status_code == 200)
 
 
+def test_a_caller_that_does_not_read_its_answer_is_dropped(segmenter, picture, monkeypatch):
+    class Still:
+        newest, state = (1, picture), "live"
+
+    monkeypatch.setattr(
+        "mask2edge.runtime.answer.jpeg_base64", lambda _: "x" * (32 << 20)
+    )  # no socket's buffers hold it
+    with running(segmenter, source=Still(), connections=1, seconds=3) as server:
+        server.client.close()
+        with socket.create_connection(("127.0.0.1", server.port)) as idle:
+            idle.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert idle.recv(1)
+            assert httpx.get(f"{server.url}/healthz").status_code == 503
+            until(lambda: httpx.get(f"{server.url}/healthz").status_code == 200)
+
+
 def test_metrics_count_what_happened(segmenter, picture):
     parser = pytest.importorskip("prometheus_client.parser")
     with running(segmenter) as server:
