@@ -173,6 +173,39 @@ def test_bad_requests_have_a_status_and_a_reason_and_good_ones_go_on(segmenter, 
         assert server.client.post("/segment", content=bodies["good"]).status_code == 200
 
 
+def test_damaged_files_are_never_the_servers_failure(segmenter):
+    chance = np.random.default_rng(0)
+    picture = cv2.resize(chance.integers(0, 256, (6, 9, 3), np.uint8), (90, 60))
+    with running(segmenter, pixels=100_000) as server:
+        statuses = set()
+        for suffix in (".png", ".jpg", ".webp", ".bmp"):
+            whole = np.frombuffer(encoded(picture, suffix), np.uint8)
+            for _ in range(25):
+                data = whole.copy()
+                places = chance.integers(0, min(len(data), chance.choice([40, len(data)])), 3)
+                data[places] = chance.integers(0, 256, 3)
+                answer = server.client.post("/segment", content=data.tobytes()[: chance.integers(20, 2 * len(data))])
+                statuses.add(answer.status_code)
+                if answer.status_code != 200:
+                    assert set(answer.json()) == {"error"}
+        assert statuses <= {200, 413, 415, 422}
+        assert 422 in statuses
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 100_000), (100_000, 1)])
+def test_extreme_shapes_are_images_too(segmenter, size):
+    data = encoded(np.full((*size, 3), (0, 0, 255), np.uint8))
+    with running(segmenter) as server:
+        answer = server.client.post("/segment", content=data, params={"task": "semantic"}).json()
+        assert (answer["height"], answer["width"]) == size
+        assert [one["label"] for one in answer["segments"]] == ["ball"]
+        overlay = server.client.post("/segment", content=data, params={"overlay": True})
+        if max(size) > 65_500:
+            check_refused(overlay, 422, "expected at most 65500 pixels a side for a JPEG")
+        else:
+            assert overlay.status_code == 200
+
+
 def test_a_model_is_not_asked_for_what_it_cannot_do(make_engine, toy_spec, picture):
     engine = make_engine(model=toy_spec(("semantic",), things=False))
     with running(Segmenter.load(engine)) as server:
@@ -413,6 +446,21 @@ def test_a_source_that_is_lost_is_a_503(segmenter, monkeypatch):
     with running(segmenter, source=Lost()) as server:
         check_refused(server.client.get("/live"), 503, "no frame from the source within 0.1 s (lost)")
         assert server.client.get("/healthz").json() == {"status": "ok", "source": "lost"}
+
+
+def test_requests_at_hand_are_answered_before_the_end(segmenter, picture):
+    slow = Slow(segmenter)
+    with running(slow) as server, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        held = pool.submit(server.client.post, "/segment", content=encoded(picture))
+        until(lambda: slow.begun == 1)
+        server.service.stopping.set()
+        time.sleep(0.5)
+        assert server.thread.is_alive()
+        slow.go.set()
+        check_same(held.result().json(), segmenter(picture))
+        server.thread.join(60)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.url}/healthz")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
