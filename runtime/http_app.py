@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
@@ -38,6 +38,8 @@ from mask2edge.runtime.serve_metrics import CONTENT_TYPE, Metrics
 
 PATHS = ("/", "/segment", "/live", "/info", "/healthz", "/metrics")
 FRAME_SECONDS = 5.0  # how long /live waits for a frame
+MOST_SHARED = 16  # answers kept for other watchers of the same frame
+Key: TypeAlias = tuple[int, Options]  # of a frame and what is asked of it
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -90,7 +92,7 @@ def make_app(
     """`token`: what callers must bear; None lets everybody ask. `hosts`: names that the server answers to."""
     segmenter, queue, budget = service.segmenter, InferenceQueue(limits.waiting), BodyBudget(4 * limits.bytes)
     metrics = Metrics(lambda: queue.held, lambda: budget.held)
-    shared: dict[tuple[int, Options], asyncio.Task[Answer]] = {}  # of the newest frame, for all who watch
+    shared: dict[Key, asyncio.Task[Answer]] = {}  # of the newest frame, for all who watch
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -140,11 +142,12 @@ def make_app(
         number, frame = await _next_frame(service, asked.after)
         key = (number, options)
         if key not in shared:
-            for old in [other for other in shared if other[0] != number and shared[other].done()]:
-                del shared[old]
+            for old in [other for other in shared if other[0] != number or len(shared) >= MOST_SHARED]:
+                if shared[old].done():
+                    del shared[old]
             work = functools.partial(answer, segmenter, frame, options, extra={"frame": number}, with_image=True)
             shared[key] = asyncio.create_task(run(work))
-            shared[key].add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, if nobody waits
+            shared[key].add_done_callback(functools.partial(_forget_failure, shared, key))
         done = await asyncio.shield(shared[key])
         return Response(done.body, media_type="application/json")
 
@@ -182,6 +185,12 @@ def _file(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
         return Response(content, headers={"Content-Type": kind})
 
     return get
+
+
+def _forget_failure(shared: dict[Key, asyncio.Task[Answer]], key: Key, task: asyncio.Task[Answer]) -> None:
+    """Whoever asks next tries anew."""
+    if (task.cancelled() or task.exception()) and shared.get(key) is task:
+        del shared[key]
 
 
 async def _next_frame(service: Service, after: int) -> tuple[int, np.ndarray]:

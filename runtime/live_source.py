@@ -9,6 +9,7 @@ A file plays at its own speed, again and again. A camera or stream that is lost 
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from pathlib import Path
@@ -27,17 +28,18 @@ class NewestFrame:
     def __init__(self, source: str) -> None:
         """`source`: a file, a camera's index, or an address. Raises InputError where it cannot be opened."""
         self._source = source
+        self.label = re.sub(r"://[^/\s@]*@", "://", source)  # without user and password
         self._newest: tuple[int, np.ndarray | None] = (0, None)
         self._state, self._seen = "live", time.monotonic()
         self._stop = threading.Event()
         self._is_file = not source.isdecimal() and "://" not in source
         if self._is_file and not Path(source).is_file():
-            raise InputError(f"--source {source}: expected a video file, camera index or address, got no such file")
+            raise InputError(f"--source {self.label}: expected a video file, camera index or address, got no such file")
         capture = self._open()
         if capture is None:
             raise InputError(
-                f"--source {source}: OpenCV cannot open it; name a video file, the index of a connected camera, or an "
-                "address that answers"
+                f"--source {self.label}: OpenCV cannot open it; name a video file, the index of a connected camera, or "
+                "an address that answers"
             )
         self._thread = threading.Thread(target=self._read, args=(capture,), name="live source", daemon=True)
         self._thread.start()
@@ -81,7 +83,7 @@ class NewestFrame:
                 break
             if not (self._is_file and frames):
                 if self._state == "live":
-                    say(f"--source {self._source}: lost; opening it anew")
+                    say(f"--source {self.label}: lost; opening it anew")
                 self._state = "lost"
                 wait = FIRST_WAIT if frames else min(2 * wait, LONGEST_WAIT)
                 self._stop.wait(wait)

@@ -58,7 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         url = _url(arguments.host, listener.getsockname()[1])
         if token is None and not _is_loopback(arguments.host):
             say(f"warning: whoever reaches {url} may use it; --token-file or {TOKEN_VARIABLE} asks for a token")
-        about = {"url": url, "engine": str(arguments.engine), "source": arguments.source, "token": token is not None}
+        about = {
+            "url": url,
+            "engine": str(arguments.engine),
+            "source": source and source.label,
+            "token": token is not None,
+        }
         listener.listen()  # whoever reads the next line may connect
         print(json.dumps(about) if arguments.json else f"serving {service.name} at {url}", flush=True)
         run(service, limits, listener, token, [arguments.host, *arguments.allow_host])

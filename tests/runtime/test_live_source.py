@@ -34,7 +34,14 @@ def test_a_file_plays_again_and_again_and_the_newest_frame_wins(tmp_path):
     assert source.newest[0] == last  # closed
 
 
-@pytest.mark.parametrize(("source", "message"), [("missing.mp4", "no such file"), ("9", "OpenCV cannot open it")])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("missing.mp4", "--source missing.mp4: expected a video file, .* no such file"),
+        ("9", "--source 9: OpenCV cannot open it"),
+        ("http://user:secret@127.0.0.1:1/film", "--source http://127.0.0.1:1/film: OpenCV cannot open it"),
+    ],
+)
 def test_what_cannot_be_opened_is_said_at_once(source, message):
     with pytest.raises(InputError, match=message):
         NewestFrame(source)

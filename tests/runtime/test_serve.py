@@ -21,6 +21,7 @@ from serving import encoded, running, until, write_video
 from mask2edge.benchmarks.bad_requests import png_of_size
 from mask2edge.runtime import rle
 from mask2edge.runtime import serve as cli
+from mask2edge.runtime.answer import answer as real_answer
 from mask2edge.runtime.live_source import NewestFrame
 from mask2edge.runtime.segmenter import Segmenter
 
@@ -436,6 +437,29 @@ def test_watchers_share_the_work_on_a_frame(segmenter, picture):
         slow.go.set()
         assert {future.result().status_code for future in watching} == {200}
     assert slow.begun == 1
+
+
+def test_answers_for_watchers_are_few_and_failures_are_not_kept(segmenter, picture, monkeypatch):
+    class Still:
+        newest, state = (1, picture), "live"
+
+    made = []
+    monkeypatch.setattr(
+        "mask2edge.runtime.http_app.answer", lambda *given, **more: made.append(given) or real_answer(*given, **more)
+    )
+    with running(segmenter, source=Still()) as server:
+        monkeypatch.setattr(segmenter, "timed", lambda *_: (_ for _ in ()).throw(cli.InputError("a failure")))
+        check_refused(server.client.get("/live"), 500, "the engine failed")
+        monkeypatch.delattr(segmenter, "timed")
+        assert server.client.get("/live").status_code == 200
+        made.clear()
+        for score in range(40):
+            assert server.client.get("/live", params={"min_score": score / 100}).status_code == 200
+        assert len(made) == 39  # 0 is the default, which was there
+        server.client.get("/live", params={"min_score": 0.39})
+        assert len(made) == 39
+        server.client.get("/live", params={"min_score": 0.01})
+        assert len(made) == 40  # dropped for newer ones
 
 
 def test_a_source_that_is_lost_is_a_503(segmenter, monkeypatch):
