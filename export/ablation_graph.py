@@ -2,9 +2,9 @@
 
     decoder = PlainMaskDecoder(model.mask_decoder, model.pixel_decoder.mask_features)
 
-The rewrites of inference_graph.py are for Mask2Former itself. A network whose mask decoder has another attention, other
-features or other queries keeps its own decoder; one with an FPN or BiFPN keeps that, and its mask decoder is rewritten
-all the same. Inputs, outputs and names of the stages are those of the rewritten parts.
+The rewrites of inference_graph.py are for Mask2Former itself. A network whose mask decoder has another attention,
+concatenated features or other queries keeps its own decoder; one with an FPN or BiFPN keeps that, and its mask decoder
+is rewritten all the same. Inputs, outputs and names of the stages are those of the rewritten parts.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from mask2edge.export.stages import stage
 from mask2edge.train.model.decoder_layer import DecoderLayer
 from mask2edge.train.model.feature_pyramid import BidirectionalPyramid, FeaturePyramid
-from mask2edge.train.model.mask_decoder import MaskDecoder, levels_of_layers
+from mask2edge.train.model.mask_decoder import MaskDecoder
 from mask2edge.train.model.masked_attention import Attention
 from mask2edge.train.model.pixel_decoder import STRIDES
 
 
 def is_mask2former(decoder: MaskDecoder) -> bool:
-    """Whether the rewrites hold: masked attention before self-attention, levels in turn, learned queries."""
+    """Whether the rewrites hold: masked attention before self-attention, one level for a layer, learned queries."""
     return (
         decoder.masked
         and decoder.query_features is not None
-        and decoder.schedule == levels_of_layers("round-robin", len(decoder.layers))
+        and all(len(levels) == 1 for levels in decoder.schedule)
         and all(isinstance(layer.cross_attention, Attention) and not layer.self_first for layer in decoder.layers)
     )
 

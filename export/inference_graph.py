@@ -37,7 +37,13 @@ from mask2edge.train.model.backbones.frozen_batch_norm import FrozenBatchNorm2d
 from mask2edge.train.model.decoder_layer import DecoderLayer
 from mask2edge.train.model.mask2former import Mask2Former
 from mask2edge.train.model.mask_decoder import MaskDecoder
-from mask2edge.train.model.pixel_decoder import NUM_LEVELS, STRIDES, DeformableEncoderLayer, PixelDecoder, pixel_centres
+from mask2edge.train.model.pixel_decoder import (
+    STRIDES,
+    DeformableEncoderLayer,
+    PixelDecoder,
+    located,
+    pixel_centres,
+)
 from mask2edge.train.model.position import sine_position
 
 
@@ -83,7 +89,8 @@ class InferencePixelDecoder(nn.Module):
         res2, *coarse = features
         projected = [project(x) for project, x in zip(decoder.input_projections, reversed(coarse), strict=True)]
         shapes = [(x.shape[2], x.shape[3]) for x in projected]
-        source = torch.cat([x.flatten(2).transpose(1, 2) for x in projected], 1)  # [N, S, C]
+        places = decoder.token_places
+        source = torch.cat([located(x, places).flatten(2).transpose(1, 2) for x in projected], 1)  # [N, S, C]
         positions = [
             position_tokens(height, width, source) + embed
             for (height, width), embed in zip(shapes, decoder.level_embed, strict=True)
@@ -100,7 +107,8 @@ class InferencePixelDecoder(nn.Module):
         finest = levels[-1].transpose(1, 2).unflatten(2, shapes[-1])  # [N, C, H/8, W/8]
         fine = decoder.lateral(res2)  # [N, C, H/4, W/4]
         fine = fine + F.interpolate(finest, fine.shape[2:], mode="bilinear", align_corners=False)
-        return stage(F.relu(decoder.output(fine)), "pixel_decoder.fine"), levels, shapes
+        fine = located(F.relu(decoder.output(fine)), decoder.fine_places)
+        return stage(fine, "pixel_decoder.fine"), levels, shapes
 
     def encode(
         self,
@@ -154,9 +162,16 @@ class InferenceMaskDecoder(nn.Module):
         )
         assert decoder.query_features is not None
         self.query_features = nn.Buffer(decoder.query_features.detach())
+        self.levels = decoder.levels_read
+        # of each layer its level, as a place in `levels`, and how many layers before it read the same
+        reads = [self.levels.index(level) for (level,) in decoder.schedule]
+        self.schedule = [(read, reads[:index].count(read)) for index, read in enumerate(reads)]
         self.keys, self.values = nn.ModuleList(), nn.ModuleList()
-        for level, embed in enumerate(decoder.level_embed.detach()[: len(decoder.layers)]):
-            attentions = [layer.cross_attention for layer in decoder.layers[level::NUM_LEVELS]]
+        for read, level in enumerate(self.levels):
+            embed = decoder.level_embed[level].detach()
+            attentions = [
+                layer.cross_attention for layer, own in zip(decoder.layers, reads, strict=True) if own == read
+            ]
             self.keys.append(merge_linears([attention.key_projection for attention in attentions], embed))
             self.values.append(merge_linears([attention.value_projection for attention in attentions], embed))
         with torch.no_grad():
@@ -173,26 +188,25 @@ class InferenceMaskDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """fine [N, C, H/4, W/4], levels [N, hw, C] at strides 32, 16, 8 -> class logits [N, Q, K+1], mask logits."""
         batch = fine.shape[0]
-        small = []  # the map under the masks at each level's size, [N, C, hw]
+        small = []  # the map under the masks at the size of each level that is read, [N, C, hw]
         keys, values = [], []  # per level, the keys and values of its layers, each [N, hw, C]
-        for level, _ in enumerate(self.keys):  # fewer than three layers leave a level unread
+        for read, level in enumerate(self.levels):
             tokens, (height, width) = levels[level], shapes[level]
             resized = F.interpolate(fine, (height, width), mode="bilinear", align_corners=False)  # [N, C, h, w]
             small.append(resized.flatten(2))
             positioned = tokens + position_tokens(height, width, tokens)  # [N, hw, C]
-            keys.append(self.keys[level](positioned).split(tokens.shape[2], 2))
-            values.append(self.values[level](tokens).split(tokens.shape[2], 2))
+            keys.append(self.keys[read](positioned).split(tokens.shape[2], 2))
+            values.append(self.values[read](tokens).split(tokens.shape[2], 2))
 
         queries = self.query_features.expand(batch, -1, -1)  # [N, Q, C]
-        mask_logits = self.first_mask_embed @ small[0] + self.first_mask_bias  # [N, Q, hw]
-        for index, layer in enumerate(self.layers):
-            turn, level = divmod(index, NUM_LEVELS)
+        mask_logits = self.first_mask_embed @ small[self.schedule[0][0]] + self.first_mask_bias  # [N, Q, hw]
+        for index, (layer, (read, turn)) in enumerate(zip(self.layers, self.schedule, strict=True)):
             query = self.first_query.expand(batch, -1, -1) if index == 0 else None  # [N, Q, C]
             if index > 0:
                 embed, bias = self.mask_embed(queries)
-                mask_logits = embed @ small[level] + bias  # [N, Q, hw]
+                mask_logits = embed @ small[read] + bias  # [N, Q, hw]
             mask_logits = stage(mask_logits, f"decoder.{index}.mask_logits")
-            queries = layer(queries, query, keys[level][turn], values[level][turn], mask_logits)
+            queries = layer(queries, query, keys[read][turn], values[read][turn], mask_logits)
             queries = stage(queries, f"decoder.{index}.queries")
         embed, bias = self.mask_embed(queries)
         full = embed @ fine.flatten(2) + bias  # [N, Q, H/4 * W/4]

@@ -27,6 +27,7 @@ from mask2edge.train.model.mask2former import Mask2Former, build_model
 FORMAT = "mask2edge-checkpoint"
 SCHEMA = 1
 # [classes + 1, …] and [queries, …]: what a checkpoint of other classes, or of another number of queries, cannot give
+PLACES = ("pixel_decoder.token_places.weight", "pixel_decoder.fine_places.weight")
 PER_CLASS_OR_QUERY = (
     "mask_decoder.class_head.weight",
     "mask_decoder.class_head.bias",
@@ -121,7 +122,8 @@ def load_model(path: Path) -> tuple[Mask2Former, Checkpoint]:
 
 def load_initial_weights(model: Mask2Former, weights: Mapping[str, Tensor], source: str) -> list[str]:
     """Copies what a training run starts from, and gives the names of the tensors that stay as they are: class head and
-    queries, where their number differs. Raises InputError as `load_weights` for anything else that does not fit."""
+    queries, where their number differs, and place codes, where the source has none. Raises InputError as `load_weights`
+    for anything else that does not fit."""
     own = model.state_dict()
     left = [
         name
@@ -131,6 +133,7 @@ def load_initial_weights(model: Mask2Former, weights: Mapping[str, Tensor], sour
         and own[name].shape[1:] == weights[name].shape[1:]
         and own[name].shape != weights[name].shape
     ]
+    left += [name for name in PLACES if name in own and name not in weights]
     load_weights(model, {**weights, **{name: own[name] for name in left}}, source)
     return left
 

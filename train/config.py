@@ -57,6 +57,7 @@ class ModelConfig:
     attention_order: str = "cross-first"  # one of ATTENTION_ORDERS, in each decoder layer
     query_features: str = "supervised"  # one of QUERY_FEATURES: what the queries are before the first layer
     decoder_dropout: float = 0.0
+    place_codes: bool = False  # features that know where they are; not in the paper (docs/decisions/0011)
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -78,6 +79,11 @@ class ModelConfig:
             )
         if not 0 <= self.decoder_dropout < 1:
             raise InputError(f"model.decoder_dropout: expected 0 or more and below 1, got {self.decoder_dropout}")
+        if self.place_codes and self.pixel_decoder != "msdeform":
+            raise InputError(
+                "model.place_codes: expected false but for the pixel decoder msdeform, got true with "
+                f"{self.pixel_decoder}"
+            )
         if self.pixel_decoder == "bifpn" and self.decoder_features in ("stride-16", "stride-8"):
             # Nothing would read the coarse ends of its last layer: weights without a gradient, which DDP refuses.
             raise InputError(
@@ -97,6 +103,7 @@ class LossConfig:
     num_points: int = 12544
     oversample_ratio: float = 3.0
     importance_sample_ratio: float = 0.75
+    pilot_weight: float = 0.0  # of mask-piloted training's terms (docs/decisions/0011); 0: none
     matching_on: str = "points"  # or "masks": all pixels, at the mask logits' resolution
     loss_on: str = "points"  # or "masks": all pixels of the crop; nine times the loss's memory at 1024 squared
 
@@ -109,7 +116,7 @@ class LossConfig:
         for name in ("matching_on", "loss_on"):
             if getattr(self, name) not in ("points", "masks"):
                 raise InputError(f"loss.{name}: expected points or masks, got {getattr(self, name)!r}")
-        for name in ("class_weight", "mask_weight", "dice_weight"):
+        for name in ("class_weight", "mask_weight", "dice_weight", "pilot_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"loss.{name}: expected 0 or more, got {getattr(self, name)}")
         if not 0 < self.no_object_weight < math.inf:  # the only weight of a crop without a target, and divided by

@@ -31,6 +31,7 @@ from mask2edge.train.data.transforms import build_augmentation
 from mask2edge.train.distributed import Processes
 from mask2edge.train.finiteness import require_finite_gradients, require_finite_losses
 from mask2edge.train.loss.criterion import SetCriterion
+from mask2edge.train.model.piloting import gather_pilots
 from mask2edge.train.optimizer import set_learning_rate
 from mask2edge.train.training_state import TrainingState
 
@@ -127,8 +128,9 @@ class Step:
         for start in range(0, len(pixels), size):
             part = slice(start, start + size)
             with self._gradients_summed(last=start + size == len(pixels)):
+                pilots = gather_pilots(targets[part], generators[part]) if self.criterion.pilot_weight else None
                 with self._autocast():
-                    outputs = self.network(pixels[part].to(device))
+                    outputs = self.network(pixels[part].to(device), pilots and pilots.to(device))
                 losses = self.criterion(outputs, targets[part], max(num_masks, 1.0), generators[part])
                 share = self._divisors(targets[part])[1] / class_weight
                 losses = {name: value * share if _is_class(name) else value for name, value in losses.items()}

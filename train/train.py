@@ -233,7 +233,7 @@ def initial_model(config: Config, restored: bool) -> Mask2Former:
     if config.train.initial_checkpoint:
         path = Path(config.train.initial_checkpoint)
         if left := load_initial_weights(model, load_checkpoint(path).weights, str(path)):
-            say(f"{path}: of another number of classes or queries, so these start at random: {', '.join(left)}")
+            say(f"{path}: fits but for these, which start at random: {', '.join(left)}")
     elif config.train.imagenet_weights:
         load_imagenet_weights(model.backbone, config.model.backbone)
     return model

@@ -25,16 +25,17 @@ CONFIG = ModelConfig(
 PLAIN = [  # the mask decoder as it was trained
     {"cross_attention": "plain"},
     {"cross_attention": "mask-pooling"},
-    {"decoder_features": "stride-32"},
-    {"decoder_features": "stride-16"},
-    {"decoder_features": "stride-8"},
     {"decoder_features": "concatenated"},
     {"query_features": "zero"},
     {"attention_order": "self-first"},
     {"query_features": "zero", "cross_attention": "mask-pooling", "attention_order": "self-first"},
-    {"pixel_decoder": "fpn", "decoder_features": "stride-32"},
+    {"pixel_decoder": "fpn", "decoder_features": "concatenated"},
 ]
 REWRITTEN = [
+    {"decoder_features": "stride-32"},
+    {"decoder_features": "stride-16"},
+    {"decoder_features": "stride-8"},
+    {"place_codes": True},
     {"query_features": "unsupervised"},
     {"decoder_dropout": 0.1},
     {"pixel_decoder": "fpn"},
@@ -43,6 +44,7 @@ REWRITTEN = [
 # An export takes seconds: these have every part that the others have, which are exported in the slow tests.
 TELLING = [
     {"decoder_features": "concatenated"},
+    {"decoder_features": "stride-8", "place_codes": True},
     {"query_features": "zero", "cross_attention": "mask-pooling", "attention_order": "self-first"},
     {"pixel_decoder": "bifpn"},
 ]

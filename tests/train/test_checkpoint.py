@@ -49,6 +49,7 @@ def test_round_trip(written):
         ({}, set()),
         ({"num_classes": 5}, {"class_head.weight", "class_head.bias"}),
         ({"num_queries": 9}, {"query_features", "query_positions"}),
+        ({"place_codes": True}, {"token_places.weight", "fine_places.weight"}),
         (
             {"num_classes": 2, "num_queries": 3},
             {"class_head.weight", "class_head.bias", "query_features", "query_positions"},
@@ -60,7 +61,7 @@ def test_a_run_can_start_from_a_model_of_other_classes_and_queries(written, chan
     model = build_model(dataclasses.replace(CONFIG, **changes))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     kept = load_initial_weights(model, source, "tiny")
-    assert set(kept) == {f"mask_decoder.{name}" for name in left}
+    assert {name.partition(".")[2] for name in kept} == left
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name] if name in kept else source[name]), name
 
@@ -83,6 +84,7 @@ def test_a_checkpoint_older_than_the_switches_is_mask2former(written, tmp_path):
     settings = json.loads(metadata["model_config"])
     for name in (
         "pixel_decoder", "cross_attention", "decoder_features", "attention_order", "query_features", "decoder_dropout",
+        "place_codes",
     ):  # fmt: skip
         del settings[name]
     old = tmp_path / "old.safetensors"

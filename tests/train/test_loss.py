@@ -385,6 +385,7 @@ def test_bad_targets_are_refused(targets, message):
         ({"importance_sample_ratio": -0.1}, "importance_sample_ratio: expected 0 to 1, got -0.1"),
         ({"oversample_ratio": 0.5}, "oversample_ratio: expected at least 1, got 0.5"),
         ({"oversample_ratio": float("nan")}, "oversample_ratio: expected at least 1, got nan"),
+        ({"pilot_weight": -1.0}, "loss.pilot_weight: expected 0 or more, got -1.0"),
         ({"loss_on": "pixels"}, "loss.loss_on: expected points or masks, got 'pixels'"),
         ({"matching_on": ""}, "loss.matching_on: expected points or masks, got ''"),
     ],

@@ -85,6 +85,10 @@ def test_a_size_that_is_no_multiple_of_32_is_refused(size):
         ({"decoder_features": "1/8"}, "model.decoder_features: expected one of round-robin, stride-32, .* got '1/8'"),
         ({"attention_order": "self"}, "model.attention_order: expected one of cross-first, self-first, got 'self'"),
         ({"query_features": ""}, "model.query_features: expected one of supervised, unsupervised, zero, got ''"),
+        (
+            {"pixel_decoder": "fpn", "place_codes": True},
+            "model.place_codes: expected false but for the pixel decoder msdeform, got true with fpn",
+        ),
         ({"decoder_dropout": 1.0}, "model.decoder_dropout: expected 0 or more and below 1, got 1.0"),
         (
             {"pixel_decoder": "bifpn", "decoder_features": "stride-8"},

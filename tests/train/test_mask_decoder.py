@@ -29,6 +29,7 @@ SWITCHES = [
     *({"attention_order": value} for value in ATTENTION_ORDERS),
     *({"query_features": value} for value in QUERY_FEATURES),
     {"decoder_dropout": 0.1},
+    {"place_codes": True},
     {"query_features": "zero", "attention_order": "self-first", "decoder_dropout": 0.1},
     {"query_features": "zero", "cross_attention": "mask-pooling", "decoder_features": "concatenated"},
 ]

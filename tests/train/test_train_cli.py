@@ -295,7 +295,7 @@ def test_a_checkpoint_of_other_classes_can_be_tuned(
     assert start(root, tmp_path / "second", "--set", start_from, *more, data=str(data)) == 0
     said = capsys.readouterr().err.splitlines()
     assert said[0] == (
-        f"{path}: of another number of classes or queries, so these start at random: "
+        f"{path}: fits but for these, which start at random: "
         "mask_decoder.class_head.weight, mask_decoder.class_head.bias"
     )
 

@@ -46,6 +46,7 @@ class SetCriterion(nn.Module):
             raise InputError(f"num_classes: expected at least 1, got {num_classes}")
         self.num_classes = num_classes
         self.weights = {"class": loss.class_weight, "mask": loss.mask_weight, "dice": loss.dice_weight}
+        self.pilot_weight = loss.pilot_weight
         self.num_points = loss.num_points
         self.oversample_ratio = loss.oversample_ratio
         self.importance_sample_ratio = loss.importance_sample_ratio
@@ -89,6 +90,9 @@ class SetCriterion(nn.Module):
             suffix = "" if index == 0 else f"_{index - 1}"
             terms = self._prediction_losses(prediction, indices, labels, masks, num_masks, generators)
             losses.update({f"{name}{suffix}": value for name, value in terms.items()})
+        for index, mask_logits in enumerate(outputs.get("piloted", ())):
+            terms = self._piloted_losses(mask_logits, labels, masks, num_masks, generators)
+            losses.update({f"{name}_piloted_{index}": self.pilot_weight * value for name, value in terms.items()})
         return losses
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -135,22 +139,47 @@ class SetCriterion(nn.Module):
             class_loss = F.cross_entropy(class_logits.float().transpose(1, 2), classes, weight=self.class_weights)
 
             predicted = mask_logits[images, queries].float().unsqueeze(1)  # [M, 1, h, w]
-            if self.loss_on == "points":
-                draws = [(generator, len(i)) for generator, (i, _) in zip(generators, matches, strict=True)]
-                points = uncertain_points(
-                    predicted.detach(), self.num_points, self.oversample_ratio, self.importance_sample_ratio, draws
-                )  # [M, P, 2]
-                wanted = sample_masks(masks, matched, points)  # [M, P]
-                logits = sample_points(predicted, points).squeeze(1)  # [M, P]
-            else:
-                size = masks.shape[1:]
-                wanted = masks[matched].flatten(1).float()  # [M, H*W]
-                logits = F.interpolate(predicted, size, mode="bilinear", align_corners=False).flatten(1)  # [M, H*W]
-            return {
-                "class": class_loss,
-                "mask": mask_loss(logits, wanted) / num_masks,
-                "dice": dice_loss(logits, wanted) / num_masks,
-            }
+            draws = [(generator, len(i)) for generator, (i, _) in zip(generators, matches, strict=True)]
+            return {"class": class_loss, **self._mask_losses(predicted, masks, matched, num_masks, draws)}
+
+    def _piloted_losses(
+        self,
+        mask_logits: Tensor,
+        labels: list[Tensor],
+        masks: Tensor,
+        num_masks: float | Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> dict[str, Tensor]:
+        """Mask and dice terms of queries [N, P, h, w] that each have their target; what follows the T of an image are
+        fillers."""
+        counts = [len(each) for each in labels]
+        with torch.autocast(mask_logits.device.type, enabled=False):
+            predicted = torch.cat([own[:count] for own, count in zip(mask_logits, counts, strict=True)]).float()
+            everyone = torch.arange(len(masks), device=masks.device)  # [sum of T]
+            draws = list(zip(generators, counts, strict=True))
+            return self._mask_losses(predicted.unsqueeze(1), masks, everyone, num_masks, draws)
+
+    def _mask_losses(
+        self,
+        predicted: Tensor,
+        masks: Tensor,
+        matched: Tensor,
+        num_masks: float | Tensor,
+        draws: list[tuple[torch.Generator, int]],
+    ) -> dict[str, Tensor]:
+        """predicted: float32 [M, 1, h, w]; masks: [sum of T, H, W], of which `matched` [M] are wanted; draws: of each
+        image its generator and how many of the M are its."""
+        if self.loss_on == "points":
+            points = uncertain_points(
+                predicted.detach(), self.num_points, self.oversample_ratio, self.importance_sample_ratio, draws
+            )  # [M, P, 2]
+            wanted = sample_masks(masks, matched, points)  # [M, P]
+            logits = sample_points(predicted, points).squeeze(1)  # [M, P]
+        else:
+            size = masks.shape[1:]
+            wanted = masks[matched].flatten(1).float()  # [M, H*W]
+            logits = F.interpolate(predicted, size, mode="bilinear", align_corners=False).flatten(1)  # [M, H*W]
+        return {"mask": mask_loss(logits, wanted) / num_masks, "dice": dice_loss(logits, wanted) / num_masks}
 
     def _generators(self, generators: Sequence[torch.Generator] | None, batch: int) -> Sequence[torch.Generator]:
         if generators is None:

@@ -17,6 +17,7 @@ from mask2edge.train.config import ModelConfig
 from mask2edge.train.model.backbones import build_backbone
 from mask2edge.train.model.feature_pyramid import BidirectionalPyramid, FeaturePyramid
 from mask2edge.train.model.mask_decoder import MaskDecoder
+from mask2edge.train.model.piloting import Pilots
 from mask2edge.train.model.pixel_decoder import PixelDecoder
 
 AnyPixelDecoder = PixelDecoder | FeaturePyramid | BidirectionalPyramid
@@ -29,11 +30,12 @@ class Mask2Former(nn.Module):
         self.pixel_decoder = pixel_decoder
         self.mask_decoder = mask_decoder
 
-    def forward(self, pixels: Tensor) -> dict[str, Any]:
+    def forward(self, pixels: Tensor, pilots: Pilots | None = None) -> dict[str, Any]:
         """pixels [N, 3, H, W], H and W multiples of 32.
 
         Returns class_logits [N, Q, K+1], mask_logits [N, Q, H/4, W/4] and `auxiliary`: the same pair for the learned
-        queries (where they are supervised) and after every layer but the last, in that order.
+        queries (where they are supervised) and after every layer but the last, in that order. With pilots also
+        `piloted`, the mask logits [N, P, H/4, W/4] after every layer of queries that true masks led.
         """
         height, width = pixels.shape[2:]
         if height % 32 or width % 32:
@@ -43,7 +45,10 @@ class Mask2Former(nn.Module):
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         mask_features, levels = self.pixel_decoder(self.backbone(pixels))
         *auxiliary, final = self.mask_decoder(levels, mask_features)
-        return {**final, "auxiliary": auxiliary}
+        outputs = {**final, "auxiliary": auxiliary}
+        if pilots is not None:
+            outputs["piloted"] = self.mask_decoder.piloted(levels, mask_features, pilots)
+        return outputs
 
 
 def build_model(config: ModelConfig) -> Mask2Former:
@@ -74,5 +79,11 @@ def build_pixel_decoder(config: ModelConfig, channels: tuple[int, int, int, int]
     if config.pixel_decoder == "bifpn":
         return BidirectionalPyramid(channels, config.hidden_dim, config.encoder_layers)
     return PixelDecoder(
-        channels, config.hidden_dim, config.encoder_ffn, config.encoder_layers, config.num_heads, config.num_points
+        channels,
+        config.hidden_dim,
+        config.encoder_ffn,
+        config.encoder_layers,
+        config.num_heads,
+        config.num_points,
+        config.place_codes,
     )

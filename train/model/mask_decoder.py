@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mask2edge.train.model.decoder_layer import DecoderLayer
 from mask2edge.train.model.float32_islands import mask_logits
+from mask2edge.train.model.piloting import Pilots
 from mask2edge.train.model.pixel_decoder import NUM_LEVELS
 from mask2edge.train.model.position import sine_position
 
@@ -76,12 +77,7 @@ class MaskDecoder(nn.Module):
         Returns one prediction for the learned queries (where they are supervised) and one per layer, the last being
         the result, each {"class_logits": [N, Q, K+1], "mask_logits": [N, Q, H/4, W/4]}.
         """
-        memory = {level: self.memory(level, levels[level]) for level in self.levels_read}
-        positions = {
-            level: sine_position(x.shape[2], x.shape[3], x.shape[1], x.device, x.dtype).flatten(2).transpose(1, 2)
-            for level, x in enumerate(levels)
-            if level in self.levels_read
-        }  # each [1, S, C]
+        memory, positions = self.memories(levels), self.positions(levels)
         queries = self.initial_queries().expand(mask_features.shape[0], -1, -1)  # [N, Q, C]
         prediction = None if self.query_features is None else self.predict(queries, mask_features)
         predictions = [prediction] if prediction is not None and self.supervised else []
@@ -100,9 +96,43 @@ class MaskDecoder(nn.Module):
             predictions.append(prediction)
         return predictions
 
+    def piloted(self, levels: Sequence[Tensor], mask_features: Tensor, pilots: Pilots) -> list[Tensor]:
+        """The mask logits [N, P, H/4, W/4] after every layer of queries that know their class and are led by masks.
+
+        MP-Former, sec. 3: each begins as its class and attends inside the mask given instead of the one it predicts.
+        What stands for a class is its row of the class head, so there is nothing to learn that a checkpoint would keep.
+        """
+        memory, positions = self.memories(levels), self.positions(levels)
+        queries = self.class_head.weight.detach()[pilots.labels]  # [N, P, C]
+        nowhere = torch.zeros_like(queries[0])  # [P, C]
+        attended = {level: pilots.attended((levels[level].shape[2], levels[level].shape[3])) for level in memory}
+        masks = []
+        for layer, read in zip(self.layers, self.schedule, strict=True):
+            queries = layer(
+                queries,
+                nowhere,
+                joined([memory[level] for level in read]),
+                joined([positions[level] for level in read]),
+                joined([attended[level] for level in read], dim=2) if self.masked else None,
+            )
+            masks.append(mask_logits(self.heads(queries)[1], mask_features))
+        return masks
+
     def initial_queries(self) -> Tensor:
         """[Q, C]"""
         return torch.zeros_like(self.query_positions) if self.query_features is None else self.query_features
+
+    def memories(self, levels: Sequence[Tensor]) -> dict[int, Tensor]:
+        """Of each level that is read, its tokens [N, S, C]."""
+        return {level: self.memory(level, levels[level]) for level in self.levels_read}
+
+    def positions(self, levels: Sequence[Tensor]) -> dict[int, Tensor]:
+        """Of each level that is read, its tokens' sine positions [1, S, C]."""
+        return {
+            level: sine_position(x.shape[2], x.shape[3], x.shape[1], x.device, x.dtype).flatten(2).transpose(1, 2)
+            for level, x in enumerate(levels)
+            if level in self.levels_read
+        }
 
     def memory(self, level: int, features: Tensor) -> Tensor:
         """Tokens of one map with its level embedding: [N, C, h, w] -> [N, h*w, C]."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mask2edge.train.model.deformable_attention import MultiscaleDeformableAttention
 from mask2edge.train.model.float32_islands import wide_dtype
-from mask2edge.train.model.position import sine_position
+from mask2edge.train.model.position import place_code, sine_position
 
 GROUPS = 32
 STRIDES = (32, 16, 8)  # of the levels, in the order of tokens and layers
@@ -59,7 +59,11 @@ class DeformableEncoderLayer(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """From the backbone's four maps to the three that the mask decoder reads and the mask features."""
+    """From the backbone's four maps to the three that the mask decoder reads and the mask features.
+
+    `place_codes`: a learned projection of each pixel's place is added to what the encoder takes in and to what the mask
+    features are made of.
+    """
 
     def __init__(
         self,
@@ -69,9 +73,12 @@ class PixelDecoder(nn.Module):
         num_layers: int = 6,
         num_heads: int = 8,
         num_points: int = 4,
+        place_codes: bool = False,
     ) -> None:
         super().__init__()
         self.hidden_dim = hidden_dim
+        self.token_places = place_projection(hidden_dim) if place_codes else None
+        self.fine_places = place_projection(hidden_dim) if place_codes else None
         self.input_projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(width, hidden_dim, 1), nn.GroupNorm(GROUPS, hidden_dim))
             for width in reversed(channels[1:])  # res5, res4, res3
@@ -95,7 +102,9 @@ class PixelDecoder(nn.Module):
         res2, *coarse = features
         projected = [project(x) for project, x in zip(self.input_projections, reversed(coarse), strict=True)]
         shapes = [(x.shape[2], x.shape[3]) for x in projected]
-        source = torch.cat([x.flatten(2).transpose(1, 2) for x in projected], 1)  # [N, S, C]
+        source = torch.cat(
+            [located(x, self.token_places).flatten(2).transpose(1, 2) for x in projected], 1
+        )  # [N, S, C]
         position = self.position(shapes, source)  # [1, S, C]
         reference_points = pixel_centres(shapes, source)  # [1, S, 2]
         for layer in self.layers:
@@ -106,7 +115,7 @@ class PixelDecoder(nn.Module):
         ]
         fine = self.lateral(res2)  # [N, C, H/4, W/4]
         fine = fine + F.interpolate(levels[-1], fine.shape[2:], mode="bilinear", align_corners=False)
-        return self.mask_features(F.relu(self.output(fine))), levels
+        return self.mask_features(located(F.relu(self.output(fine)), self.fine_places)), levels
 
     def position(self, shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
         """Sine position plus level embedding of every token: [1, S, C]."""
@@ -115,6 +124,22 @@ class PixelDecoder(nn.Module):
             for (h, w), embed in zip(shapes, self.level_embed, strict=True)
         ]
         return torch.cat(parts, 1)
+
+
+def place_projection(dim: int) -> nn.Linear:
+    """Of place codes. Not zeros to begin with: a place is of use only where queries and mask features both have it."""
+    projection = nn.Linear(dim, dim, bias=False)
+    nn.init.xavier_uniform_(projection.weight)
+    return projection
+
+
+def located(features: Tensor, projection: nn.Linear | None) -> Tensor:
+    """features [N, C, h, w], to which each pixel's projected place code is added where there is a projection."""
+    if projection is None:
+        return features
+    dim, height, width = features.shape[1:]
+    code = place_code(height, width, dim, features.device, features.dtype)  # [1, C, h, w]
+    return features + F.conv2d(code, projection.weight[:, :, None, None])
 
 
 def mask_feature_layer(dim: int) -> nn.Conv2d:
