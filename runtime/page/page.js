@@ -11,8 +11,8 @@ const AGAIN = 150; // ms after a slider's last move
 const PAUSE = 1500; // ms before a frame is asked for again after an error
 
 let task = null;
-let image = null; // the file that is shown: a Blob
-let bitmap = null; // the same, decoded
+let wanted = null; // the image that is asked about: { file: Blob, picture: the same decoded, or null }
+let shown = null; // the one on the stage
 let asking = null; // AbortController of the request at hand
 let watching = false;
 let limits = null;
@@ -73,24 +73,28 @@ async function take(file) {
     fail(new Error(`The file has ${megabytes(file.size)}; this server takes up to ${megabytes(limits.bytes)}.`));
     return;
   }
-  image = file;
-  bitmap = null;
+  wanted = { file, picture: null };
   await askAboutImage();
 }
 
 async function askAboutImage() {
-  if (!image) return;
+  if (!wanted) return;
   asking?.abort();
   const mine = (asking = new AbortController());
+  const asked = wanted;
   say("working");
   const begun = performance.now();
   try {
-    const answer = await server.segment(image, query(), mine.signal);
+    const answer = await server.segment(asked.file, query(), mine.signal);
     const total = performance.now() - begun;
-    bitmap ??= await createImageBitmap(image);
-    if (mine === asking) show(bitmap, answer, total);
+    asked.picture ??= await createImageBitmap(asked.file);
+    if (mine !== asking) return;
+    shown = asked;
+    show(asked.picture, answer, total);
   } catch (error) {
-    if (error.name !== "AbortError" && mine === asking) fail(error);
+    if (error.name === "AbortError" || mine !== asking) return;
+    if (error.status >= 400 && error.status < 500 && error.status !== 401) wanted = shown; // it will never do
+    fail(error);
   }
 }
 
@@ -104,7 +108,7 @@ async function watch(on) {
   asking?.abort();
   say("");
   if (!on) return;
-  image = bitmap = null;
+  wanted = shown = null;
   let after = 0;
   while (watching) {
     const mine = (asking = new AbortController());
@@ -115,9 +119,9 @@ async function watch(on) {
       const answer = await server.frame(asked, mine.signal);
       after = answer.frame;
       const total = performance.now() - begun;
-      const data = await (await decoded(answer.image)).bitmap;
+      const picture = await decoded(answer.image);
       if (mine !== asking || !watching) return;
-      show(data, answer, total);
+      show(picture, answer, total);
       say(`live · frame ${answer.frame}`, "live");
     } catch (error) {
       if (error.name === "AbortError" || mine !== asking) return;
@@ -132,9 +136,9 @@ async function watch(on) {
   }
 }
 
-async function decoded(base64) {
+function decoded(base64) {
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-  return { bitmap: createImageBitmap(new Blob([bytes], { type: "image/jpeg" })) };
+  return createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
 }
 
 function askToken() {

@@ -136,6 +136,11 @@ def test_errors_are_shown_and_go_with_the_next_good_image(segmenter, picture, op
         choose(page, encoded(picture))
         expect(page.locator("#count")).to_have_text("3")
         expect(page.locator("#error")).to_be_hidden()
+        choose(page, b"no picture either", "text/plain")
+        expect(page.get_by_role("alert")).to_contain_text("got a text file")
+        page.get_by_role("radio", name="semantic").check()  # of the picture that is still there
+        expect(page.locator("#error")).to_be_hidden()
+        expect(page.locator("#figures")).to_contain_text("of 2,")
 
 
 def test_a_token_is_asked_for_and_kept(segmenter, picture, open_page):
