@@ -1,12 +1,13 @@
 """How right an artifact is on labelled images: the engine that ships, an ONNX file, or the checkpoint behind them.
 
     python benchmarks/accuracy.py artifacts/street-lite-fp16.engine --task semantic --data ../shared/data/camvid
-    python benchmarks/accuracy.py artifacts/nuclei.engine --task instance --data ../shared/data/dsb2018 --boundary
+    python benchmarks/accuracy.py artifacts/nuclei.engine --task all --data ../shared/data/dsb2018 --boundary
 
 mIoU, AP by COCO's protocol, or PQ, at the images' original size; train/evaluation has the rules. Every kind of artifact
-goes through the same preprocessing and post-processing, so that what differs is the network alone. An engine or ONNX
-file needs no torch. Figures are printed when every image has been counted, and never of a part: an interrupted run
-prints none.
+goes through the same preprocessing and post-processing, so that what differs is the network alone. Several tasks share
+one pass of the network over the images, of which three are in memory at a time: one that is read, one that is
+segmented, and one that is counted. An engine or ONNX file needs no torch. Figures are printed when every image has been
+counted, and never of a part: an interrupted run prints none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,32 +29,62 @@ from mask2edge.benchmarks.progress import progress
 from mask2edge.benchmarks.results_table import append_row, read_rows, recorded_command
 from mask2edge.runtime.command_line import InputError, command, parse_size, positive_number, say
 from mask2edge.runtime.results import Segmentation
-from mask2edge.runtime.segmenter import TASKS
+from mask2edge.runtime.segmenter import TASKS, Segmenter
 from mask2edge.runtime.spec import Label
-from mask2edge.train.data.annotation import Dataset
+from mask2edge.train.data.annotation import Annotation, Dataset
 from mask2edge.train.data.class_merging import merged, read_merge_table
 from mask2edge.train.data.formats import FORMATS, default_split, find_named_split, open_dataset, recognise
 from mask2edge.train.evaluation.task_evaluation import TaskEvaluation
 
-Segment = Callable[[np.ndarray], Segmentation]  # of BGR uint8 [H, W, 3]
+ALL = "all"
 
 
 def evaluate(
-    segment: Segment,
+    segmenter: Segmenter,
     data: Dataset,
-    labels: Sequence[Label],
-    task: str,
-    detections: int,
+    tasks: Sequence[str],
     limit: int | None = None,
     boundary: bool = False,
-) -> dict[str, Any]:
-    """{"metrics", "per_class", "images"} over the first `limit` images (None: all). Raises InputError."""
-    evaluation = TaskEvaluation(task, labels, data, detections, boundary)
-    count = len(data) if limit is None else min(limit, len(data))
-    for index in progress(range(count), "images"):
-        image, annotation = data[index]  # RGB [H, W, 3]
-        evaluation.add(annotation, segment(np.ascontiguousarray(image[:, :, ::-1])))
-    return {"metrics": evaluation.metrics(), "per_class": evaluation.per_class(), "images": count}
+) -> dict[str, dict[str, Any]]:
+    """task -> {"metrics", "per_class"} over the first `limit` images (None: all). boundary: of instances, boundary AP
+    too. Raises InputError."""
+    model = segmenter.spec.model
+    detections = model.postprocessing.instance_top_k
+    evaluations = {task: TaskEvaluation(task, model.labels, data, detections, boundary) for task in tasks}
+
+    def count(annotation: Annotation, results: Mapping[str, Segmentation]) -> None:
+        for task, evaluation in evaluations.items():
+            evaluation.add(annotation, results[task])
+
+    # A thread each, so that order is kept; `counting` waits for the image before, so that none piles up.
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as counter:
+        images = images_counted(data, limit)
+        reading = [reader.submit(data.__getitem__, index) for index in range(min(1, images))]
+        counting: list[Future[None]] = []
+        for index in progress(range(images), "images"):
+            image, annotation = reading.pop().result()  # RGB [H, W, 3]
+            if index + 1 < images:
+                reading.append(reader.submit(data.__getitem__, index + 1))
+            results = segmenter.for_tasks(np.ascontiguousarray(image[:, :, ::-1]), tasks)
+            if counting:
+                counting.pop().result()
+            counting.append(counter.submit(count, annotation, results))
+        for last in counting:
+            last.result()
+    return {
+        task: {"metrics": evaluation.metrics(), "per_class": evaluation.per_class()}
+        for task, evaluation in evaluations.items()
+    }
+
+
+def images_counted(data: Dataset, limit: int | None) -> int:
+    return len(data) if limit is None else min(limit, len(data))
+
+
+def chosen_tasks(text: str, segmenter: Segmenter) -> list[str]:
+    """In the order given; of "all", all that the model does. Raises InputError."""
+    names = segmenter.spec.model.tasks if text == ALL else dict.fromkeys(name.strip() for name in text.split(","))
+    return [segmenter.check_task(name) for name in names]
 
 
 def open_data(root: Path, split: str | None, data_format: str = "auto", labels: Sequence[Label] = ()) -> Dataset:
@@ -65,14 +97,24 @@ def open_data(root: Path, split: str | None, data_format: str = "auto", labels: 
     return open_dataset(root, split or default_split(root, kind), kind, classes)
 
 
+def together(by_task: Mapping[str, dict[str, Any]], found: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The JSON object of several tasks: no figure of one has the name of another's, so all are in "metrics" too."""
+    common: dict[str, Any] = {}
+    for own in by_task.values():
+        common |= {name: value for name, value in own.items() if name not in ("metrics", "per_class")}
+    metrics = {name: figure for own in found.values() for name, figure in own["metrics"].items()}
+    return common | {"task": ",".join(by_task), "metrics": metrics, "tasks": dict(found)}
+
+
 def report(result: dict[str, Any]) -> Iterator[str]:
-    """Lines for people: one per class, the figures last."""
-    for name, row in result["per_class"].items():
-        yield f"{name:<28}" + "   ".join(_cell(*cell) for cell in row.items())
+    """Lines for people: one per class and task, the figures last."""
+    for own in result.get("tasks", {"": result}).values():
+        for name, row in own["per_class"].items():
+            yield f"{name:<28}" + "   ".join(_cell(*cell) for cell in row.items())
     count, whole = result["images"], result["images_in_split"]
     counted = f"{count} images" if count == whole else f"the first {count} of {whole} images"
     yield f"{result['artifact']} on {result['data']}, split {result['split']}, {counted}"
-    if result["task"] == "instance":
+    if "detections" in result:
         yield f"COCO's protocol, at most {result['detections']} detections of an image"
     yield "   ".join(f"{name.replace('_', ' ')} {figure:.4f}" for name, figure in result["metrics"].items())
 
@@ -85,6 +127,15 @@ def _cell(name: str, value: float | int | None) -> str:
     return f"{name} {value:5d}" if isinstance(value, int) else f"{name} {value:.4f}"
 
 
+def _known_tasks(text: str) -> str:
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in TASKS]:
+        if text == ALL:
+            return text
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(TASKS)}, or {ALL}, got {unknown[0]!r}")
+    return ",".join(dict.fromkeys(names))
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Measures an engine, ONNX file or checkpoint on labelled images.",
@@ -92,7 +143,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--data ../shared/data/camvid --json",
     )
     parser.add_argument("artifact", type=Path, metavar="ENGINE|ONNX|CHECKPOINT")
-    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument(
+        "--task",
+        type=_known_tasks,
+        required=True,
+        metavar="TASK[,TASK…]",
+        help=f"of {', '.join(TASKS)}; or {ALL} that the model does",
+    )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="may hold one split alone; or one COCO JSON"
     )
@@ -133,9 +190,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
-    if arguments.detections and arguments.task != "instance":
+    named = TASKS if arguments.task == ALL else arguments.task.split(",")
+    if arguments.detections and "instance" not in named:
         raise InputError(f"--detections: expected --task instance, where AP has such a limit, got {arguments.task}")
-    if arguments.boundary and arguments.task != "instance":
+    if arguments.boundary and "instance" not in named:
         raise InputError(f"--boundary: expected --task instance, whose masks have an AP, got {arguments.task}")
     kind = recognise(arguments.data) if arguments.format == "auto" else arguments.format
     split = find_named_split(arguments.data, arguments.split or default_split(arguments.data, kind), kind)
@@ -153,35 +211,31 @@ def main(argv: Sequence[str] | None = None) -> int:
                 detections=arguments.detections,
             )
         )
-        model, task = segmenter.spec.model, segmenter.check_task(arguments.task)
-        detections = model.postprocessing.instance_top_k
+        model, tasks = segmenter.spec.model, chosen_tasks(arguments.task, segmenter)
+        for option in ("detections", "boundary"):
+            if getattr(arguments, option) and "instance" not in tasks:  # of "all" that the model does
+                raise InputError(f"--{option}: expected a model that does instances, got one for {', '.join(tasks)}")
         data = open_data(arguments.data, split, kind, model.labels)
         if table is not None:
             data = merged(data, table)
         say(f"{arguments.artifact}: {model.name}, {segmenter.spec.precision}, on {len(data)} images of {data.split}")
-        result = evaluate(
-            lambda image: segmenter(image, task=task),
-            data,
-            model.labels,
-            task,
-            detections,
-            arguments.limit,
-            arguments.boundary,
-        )
-    result |= {
+        found = evaluate(segmenter, data, tasks, arguments.limit, arguments.boundary)
+    about = {
+        "images": images_counted(data, arguments.limit),
         "artifact": str(arguments.artifact),
         "sha256": sha256_of_artifact(arguments.artifact),
-        "task": task,
         "data": str(arguments.data),
         "split": data.split,
         "images_in_split": len(data),
     }
-    if task == "instance":
-        result["detections"] = detections
+    detections = {"instance": {"detections": model.postprocessing.instance_top_k}}
+    by_task = {task: own | about | {"task": task} | detections.get(task, {}) for task, own in found.items()}
     if results:
         typed = recorded_command("benchmarks/accuracy.py", sys.argv[1:] if argv is None else argv)
-        append_row(results, COLUMNS, accuracy_row(result, segmenter.spec, arguments.artifact, typed))
+        for own in by_task.values():
+            append_row(results, COLUMNS, accuracy_row(own, segmenter.spec, arguments.artifact, typed))
         say(f"appended to {results}")
+    result = by_task[tasks[0]] if len(tasks) == 1 else together(by_task, found)
     print(json.dumps(result) if arguments.json else "\n".join(report(result)))
     return 0
 

@@ -141,6 +141,19 @@ class Segmenter:
         other._on_device = None
         return other
 
+    def for_tasks(self, image: np.ndarray, tasks: Sequence[str]) -> dict[str, Segmentation]:
+        """One image's result for each task, of one pass of the network where masks are made on the CPU.
+
+        Raises InputError as a call does.
+        """
+        tasks = [self.check_task(task) for task in tasks]
+        check_image(image)
+        if self._on_device is not None:
+            return {task: self._on_device.segment_images([[image]], task)[0] for task in tasks}
+        pixels, prepared = self.prepare([image])
+        outputs = self.session.run(pixels)
+        return {task: self.finish(outputs, prepared, task)[0] for task in tasks}
+
     @property
     def default_task(self) -> str:
         """Panoptic where the model does it, else the first of its tasks."""

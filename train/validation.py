@@ -65,10 +65,9 @@ def validate(
             say(f"validation leaves out an image: {error}")
             skipped += 1
             continue
-        pixels, prepared = segmenter.prepare([np.ascontiguousarray(image[:, :, ::-1])])  # [1, 3, H', W']
-        outputs = segmenter.session.run(pixels)
+        results = segmenter.for_tasks(np.ascontiguousarray(image[:, :, ::-1]), chosen)
         for task, evaluation in evaluations.items():
-            evaluation.add(annotation, segmenter.finish(outputs, prepared, task)[0])
+            evaluation.add(annotation, results[task])
     if skipped == len(data):
         raise InputError(f"{data.root}: expected images to validate on, got none that can be read")
     metrics = {task: evaluation.metrics() for task, evaluation in evaluations.items()}

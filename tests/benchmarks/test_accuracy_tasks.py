@@ -1,5 +1,6 @@
 """accuracy.py for instances and panoptic: an engine with known answers on data of every kind that has them."""
 
+import csv
 import json
 
 import cv2
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 from mask2edge.benchmarks import accuracy
+from mask2edge.runtime.session_onnxruntime import OnnxRuntimeSession
+from mask2edge.train.data.coco_panoptic import CocoPanoptic
 from mask2edge.train.evaluation.task_evaluation import TaskEvaluation
 
 pytest.importorskip("hotcoco", reason="AP is computed by hotcoco: pip install 'mask2edge[accuracy]'")
@@ -38,6 +41,54 @@ def test_one_engine_is_right_in_every_task(task, figures, color_engine, coco_dat
     assert list(result["per_class"]) == (["red", "green"] if task == "instance" else ["red", "green", "blue"])
     assert (result["images"], result["split"], result["task"]) == (2, "val", task)
     assert result.get("detections") == (100 if task == "instance" else None)
+
+
+@pytest.mark.parametrize("task", ["all", "panoptic, semantic,instance,panoptic"])
+def test_several_tasks_share_a_pass_and_have_the_figures_of_each(
+    task, color_engine, coco_data, capsys, tmp_path, monkeypatch
+):
+    missed = np.where(THIRDS == 1, 2, THIRDS)
+    data, engine = coco_data([RIGHT, (missed, THIRDS + 1, [(0, 0), (1, 0), (2, 0)])]), color_engine(tasks=ALL)
+    alone = {name: run(capsys, engine, "--task", name, "--data", data)[1] for name in ALL}
+    passes = []
+    network = OnnxRuntimeSession.run
+    monkeypatch.setattr(OnnxRuntimeSession, "run", lambda self, pixels: passes.append(1) or network(self, pixels))
+    table = tmp_path / "rows.csv"
+    code, result, _ = run(capsys, engine, "--task", task, "--data", data, "--save-to", table)
+    assert (code, len(passes)) == (0, 2)
+    assert set(result["tasks"]) == set(result["task"].split(",")) == set(ALL)
+    for name in ALL:
+        assert result["tasks"][name] == {key: alone[name][key] for key in ("metrics", "per_class")}
+        assert alone[name]["metrics"].items() <= result["metrics"].items()
+    assert (result["images"], result["detections"], result["sha256"]) == (2, 100, alone["panoptic"]["sha256"])
+    rows = list(csv.DictReader(table.open()))
+    assert {row["task"]: bool(row["PQ"]) for row in rows} == {"panoptic": True, "instance": False, "semantic": False}
+    assert accuracy.main([str(engine), "--task", task, "--data", str(data)]) == 0
+    out = capsys.readouterr().out
+    assert "at most 100 detections" in out
+    assert out.splitlines()[-1].startswith(("PQ ", "mIoU "))
+
+
+def test_three_images_at_most_are_in_memory(color_engine, coco_data, capsys, monkeypatch):
+    """One that was read ahead, one that is segmented, one that is counted."""
+    read, counted, ahead = [], [], []
+    of_data, add = CocoPanoptic.__getitem__, TaskEvaluation.add
+
+    def reading(self, index):
+        read.append(index)
+        ahead.append(len(read) - len(counted))
+        return of_data(self, index)
+
+    def adding(self, annotation, result):
+        add(self, annotation, result)
+        counted.append(result)
+
+    monkeypatch.setattr(CocoPanoptic, "__getitem__", reading)
+    monkeypatch.setattr(TaskEvaluation, "add", adding)
+    code, result, _ = run(capsys, color_engine(tasks=ALL), "--task", "panoptic", "--data", coco_data([RIGHT] * 9))
+    assert (code, result["images"]) == (0, 9)
+    assert read == list(range(9))
+    assert max(ahead) <= 3
 
 
 def test_void_crowds_and_a_missed_thing(color_engine, coco_data, capsys):
@@ -122,10 +173,12 @@ def test_an_interrupted_evaluation_prints_no_figures(color_engine, coco_data, ca
 BAD = [
     (("panoptic",), "semantic", "colors was made for panoptic"),
     (("instance", "panoptic"), "panoptic --detections 5", "--detections: expected --task instance"),
+    (("instance", "panoptic"), "panoptic,semantic", "colors was made for instance, panoptic"),
+    (("semantic",), "all --boundary", "--boundary: expected a model that does instances, got one for semantic"),
 ]
 
 
-@pytest.mark.parametrize(("tasks", "task", "message"), BAD, ids=["task", "detections"])
+@pytest.mark.parametrize(("tasks", "task", "message"), BAD, ids=["task", "detections", "one-of-two", "boundary"])
 def test_bad_input_is_one_line_and_exit_2(tasks, task, message, color_engine, coco_data, capsys):
     code, result, err = run(capsys, color_engine(tasks=tasks), "--task", *task.split(), "--data", coco_data([RIGHT]))
     assert (code, result) == (2, None)

@@ -137,6 +137,24 @@ def test_tasks(make_engine, toy_spec, picture, tasks, things, task, outcome):
         segmenter(picture, task)
 
 
+def test_several_tasks_of_one_pass_are_those_of_calls(make_engine, picture, monkeypatch):
+    segmenter = Segmenter.load(make_engine())
+    tasks = ("semantic", "panoptic", "instance")
+    expected = {task: segmenter(picture, task) for task in tasks}
+    passes, network = [], segmenter.session.run
+    monkeypatch.setattr(segmenter.session, "run", lambda pixels: passes.append(1) or network(pixels))
+    found = segmenter.for_tasks(picture, tasks)
+    assert (list(found), len(passes)) == (list(tasks), 1)
+    for task, result in found.items():
+        assert result.task == task
+        np.testing.assert_array_equal(result.label_map, expected[task].label_map)
+        assert [s.score for s in result.segments] == [s.score for s in expected[task].segments]
+    with pytest.raises(InputError, match="expected one of panoptic, instance, semantic"):
+        segmenter.for_tasks(picture, ["semantic", "depth"])
+    with pytest.raises(InputError, match="image"):
+        segmenter.for_tasks(picture[0], tasks)
+
+
 def test_what_is_no_image_is_refused(make_engine, picture):
     segmenter = Segmenter.load(make_engine())
     for wrong in ("street.jpg", None, picture[:, :, 0], [picture, picture.astype(np.float32)]):

@@ -94,6 +94,8 @@ def test_results_are_those_of_the_cpu(make_engine, plan_engine, gpu, images, pro
             for _ in range(3):  # plain, captured, replayed
                 check_same_as_on_the_cpu(segmenter, reference, images, task)
         check_same(segmenter(images[0]), reference(images[0]))
+        for task, result in segmenter.for_tasks(images[1], TASKS).items():
+            check_same(result, reference(images[1], task))
         assert segmenter([], "semantic") == []
         assert segmenter.session.graph_obstacle == ""
         assert machine.violations == []
