@@ -7,12 +7,16 @@
 torch's side reads the file as OpenCV does, resizes, normalises, runs the checkpoint's plain model, and post-processes
 as the reference does, every mask at full size (peers/reference_postprocessing.py). Both letterbox into the same input,
 take turns, and have to agree on almost every pixel before they are timed. "ratio" is ours / torch's, of medians.
+
+--stream also sets the stream against a plain loop over the same session with the same threads. Its serial share is how
+much of what could overlap does not: 0 where an image costs no more than the slowest step, 1 where it costs their sum.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +35,9 @@ from mask2edge.runtime.command_line import InputError, command, positive_number,
 from mask2edge.runtime.images import find_images, read_image
 from mask2edge.runtime.preprocess import content_size
 from mask2edge.runtime.segmenter import Segmenter
+from mask2edge.runtime.session import ImageSession
 from mask2edge.runtime.spec import EngineSpec
-from mask2edge.runtime.stream import stream
+from mask2edge.runtime.stream import STEPS, stream
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = ROOT / "models" / "street-lite.safetensors"
@@ -42,6 +47,7 @@ COLUMNS = (
     "ours_p50_ms", "torch_p50_ms", "ratio", "agreement",
 )  # fmt: skip
 STREAM_FILES = 24
+LOOP, STREAM = "mask2edge", "mask2edge-stream"
 LEAST_AGREEMENT = 0.995  # of the pixels: rounding decides a few at borders
 LabelMap = Callable[[Path], np.ndarray]  # an image file -> int [H0, W0]
 
@@ -104,6 +110,46 @@ def our_stream(segmenter: Segmenter, files: Sequence[Path]) -> list[np.ndarray]:
     return found
 
 
+def our_steps(segmenter: Segmenter, files: Sequence[Path]) -> Run:
+    """The plain loop, each step timed: milliseconds per image, of STEPS and in all ("ms")."""
+
+    def run() -> dict[str, float]:
+        times = dict.fromkeys(STEPS, 0.0)
+        for path in files:
+            marks = [time.perf_counter()]
+            image = read_image(path)
+            marks.append(time.perf_counter())
+            pixels, prepared = segmenter.prepare([image])
+            marks.append(time.perf_counter())
+            outputs = segmenter.session.run(pixels)
+            marks.append(time.perf_counter())
+            segmenter.finish(outputs, prepared, "semantic")
+            marks.append(time.perf_counter())
+            for step, before, after in zip(STEPS, marks[:-1], marks[1:], strict=True):
+                times[step] += 1000 * (after - before) / len(files)
+        return {**times, "ms": sum(times.values())}
+
+    return run
+
+
+def serial_share(stream_ms: float, steps_ms: Sequence[float]) -> float:
+    """Of the time that overlapping could save, the share that it does not; above 1 the stream is the slower one."""
+    could_save = sum(steps_ms) - max(steps_ms)
+    return round((stream_ms - max(steps_ms)) / could_save, 4) if could_save else 0.0
+
+
+def overlap(times: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """The stream against the plain loop, of medians: ratio, steps in milliseconds, serial share."""
+    steps = {step: statistics.median(one[step] for one in times[LOOP]) for step in STEPS}
+    streamed = statistics.median(one["ms"] for one in times[STREAM])
+    looped = statistics.median(one["ms"] for one in times[LOOP])
+    return {
+        "stream_to_loop": round(streamed / looped, 4),
+        "steps_ms": {step: round(value, 3) for step, value in steps.items()},
+        "serial_share": serial_share(streamed, list(steps.values())),
+    }
+
+
 def check_agreement(ours: LabelMap, theirs: LabelMap, files: Sequence[Path]) -> float:
     """The share of equal pixels, of the worst file. Raises InputError below LEAST_AGREEMENT."""
     shares = {path: float(np.mean(ours(path) == theirs(path))) for path in files}
@@ -153,15 +199,17 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     ours, theirs = our_pipeline(segmenter), TorchPipeline(arguments.checkpoint, segmenter.spec, threads)
     agreement = check_agreement(ours, theirs, files[:4])
     runs = {
-        "mask2edge": timed(lambda: [ours(path) for path in files], len(files)),
+        LOOP: timed(lambda: [ours(path) for path in files], len(files)),
         "torch-eager": timed(lambda: [theirs(path) for path in files], len(files)),
     }
     if arguments.stream:
-        runs["mask2edge-stream"] = timed(lambda: our_stream(segmenter, files), len(files))
+        runs[STREAM] = timed(lambda: our_stream(segmenter, files), len(files))
+        if not (isinstance(segmenter.session, ImageSession) and segmenter.session.on_device):
+            runs[LOOP] = our_steps(segmenter, files)
     say(f"timing {len(runs)} in turns, {len(files)} files each: {', '.join(runs)}")
     times = interleave(runs, arguments.runs, warmup=1)
     found = {name: summarize([one["ms"] for one in side]) for name, side in times.items()}
-    ours_p50 = found["mask2edge-stream" if arguments.stream else "mask2edge"]["p50"]
+    ours_p50 = found[STREAM if arguments.stream else LOOP]["p50"]
     theirs_p50 = found["torch-eager"]["p50"]
     return {
         "ratio": round(ours_p50 / theirs_p50, 4),
@@ -169,6 +217,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "mode": "stream" if arguments.stream else "single",
         "ms_per_image": found,
         "images_per_s": {name: round(1000 / side["p50"], 3) for name, side in found.items()},
+        **(overlap(times) if STREAM in times and STEPS[0] in times[LOOP][0] else {}),
         "agreement": agreement,
         "engine": str(engine),
         "files": len(files),
@@ -193,7 +242,7 @@ def row(result: dict[str, Any]) -> dict[str, Any]:
         "files": result["files"],
         "mode": result["mode"],
         "runs": result["runs"],
-        "ours_p50_ms": found.get("mask2edge-stream", found["mask2edge"])["p50"],
+        "ours_p50_ms": found.get(STREAM, found[LOOP])["p50"],
         "torch_p50_ms": found["torch-eager"]["p50"],
         "ratio": result["ratio"],
         "agreement": result["agreement"],
@@ -204,6 +253,10 @@ def table(result: dict[str, Any]) -> Iterator[str]:
     yield f"file to label map, ms per image over {result['files']} files, {result['runs']} runs"
     for name, side in result["ms_per_image"].items():
         yield f"  {name:<18}{side['p50']:>9.1f}{result['images_per_s'][name]:>9.2f} images/s"
+    if "serial_share" in result:
+        steps = ", ".join(f"{step.removesuffix('_ms')} {value:.1f}" for step, value in result["steps_ms"].items())
+        yield f"stream / plain loop {result['stream_to_loop']:.3f}, serial share {result['serial_share']:.2f}"
+        yield f"  steps of the loop, ms: {steps}"
     yield f"{result['times_faster']:.2f} times faster; {result['agreement']:.4%} of the pixels alike"
     yield machine.one_line(result["machine"])
 

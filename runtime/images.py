@@ -46,12 +46,12 @@ def find_images(sources: Sequence[str]) -> list[Path]:
             if not files:
                 raise InputError(f"{source}: expected a pattern that matches images, got none; quote it if need be")
         elif source.isdecimal() or "://" in source:
-            raise InputError(f"{source}: cameras and streams are not part of this version; name images, folders, globs")
+            raise InputError(f"{source}: expected images here, got a camera or stream; name images, folders, globs")
         else:
             raise InputError(f"{source}: no such file or folder; name images, folders or globs")
         for file in files:
             if file.suffix.lower() in VIDEO_SUFFIXES:
-                raise InputError(f"{file}: videos are not part of this version; name images, folders or globs")
+                raise InputError(f"{file}: expected images here, got a video; name images, folders or globs")
         found += files
     return list(dict.fromkeys(found))
 
@@ -64,8 +64,6 @@ def read_image(path: Path) -> np.ndarray:
         raise InputError(f"{path}: no such file") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    if not data:
-        raise InputError(f"{path}: {EXPECTED}, got an empty file")
     return decode_image(data, str(path))
 
 
@@ -73,6 +71,8 @@ def decode_image(data: bytes, name: str, largest: int = LARGEST) -> np.ndarray:
     """The image of a file's bytes, uint8 [H, W, 3] BGR. Raises InputError, which begins with `name`, for anything that
     is not a whole image or whose header says that it has more than `largest` pixels.
     """
+    if not data:
+        raise InputError(f"{name}: {EXPECTED}, got an empty file")
     _check_header(name, data, largest)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)

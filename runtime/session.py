@@ -35,6 +35,16 @@ class Session(Protocol):
         """Frees what the session holds; it cannot be used any more. May be called again."""
 
 
+class Elsewhere:
+    """In place of a session where another process runs the network: a `Segmenter` prepares and finishes alone."""
+
+    def run(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        raise InputError("the network runs elsewhere; this segmenter prepares images and finishes logits alone")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 @runtime_checkable
 class ImageSession(Session, Protocol):
     """One that can also prepare images and make the masks where the network runs."""

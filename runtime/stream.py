@@ -4,7 +4,8 @@ read and prepared, and the masks of the one before are made.
     for frame in stream(segmenter, sorted(Path("photos").iterdir()), task="semantic"):
         print(frame.source, frame.error or frame.result.segments)
 
-Results come in the order of the sources. At most a few images are held at a time, however many there are.
+Results come in the order of the sources, each as soon as it is there. At most a few images are held at a time, however
+many there are.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.images import read_image
+from mask2edge.runtime.pictures import Picture
 from mask2edge.runtime.preprocess import Prepared, check_image
 from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.segmenter import Segmenter
 from mask2edge.runtime.session import ImageSession
 
-Source = Path | np.ndarray
+Source: TypeAlias = Path | np.ndarray | Picture
 READ, PREPROCESS, NETWORK, POSTPROCESS = STEPS = ("read_ms", "preprocess_ms", "network_ms", "postprocess_ms")
+AHEAD = 3  # batches: one in each of the other steps, and one that waits for the network
 
 
 @dataclass
@@ -54,22 +58,27 @@ class _Batch:
         return [frame for frame in self.frames if frame.error is None]
 
 
-def stream(segmenter: Segmenter, sources: Iterable[Source], task: str | None = None) -> Iterator[Frame]:
-    """Frames in the order of `sources`: files, or images as `cv2.imread` gives them. Task None is the model's default.
+def stream(
+    segmenter: Segmenter, sources: Iterable[Source], task: str | None = None, ahead: int = AHEAD
+) -> Iterator[Frame]:
+    """Frames in the order of `sources`: files, images as `cv2.imread` gives them, or pictures of a video. Task None is
+    the model's default. `sources` are taken in a thread of their own.
 
-    An engine made for batches gets them. A source that is no image has an error in its frame; the others go on. Raises
+    An engine made for batches gets them. `ahead`: batches under way beside those in the network; with 1 a camera's
+    result is younger and less overlaps. A source that is no image has an error in its frame; the others go on. Raises
     InputError where the model cannot do the task.
     """
     task = segmenter.check_task(task)
-    return _Stream(segmenter, task).frames(iter(sources))
+    return _Stream(segmenter, task, ahead).frames(iter(sources))
 
 
 class _Stream:
     """The three steps, each with a thread of its own; the network with one for each context of the engine."""
 
-    def __init__(self, segmenter: Segmenter, task: str) -> None:
+    def __init__(self, segmenter: Segmenter, task: str, ahead: int) -> None:
         self._segmenter = segmenter
         self._task = task
+        self._ahead = ahead
         session = segmenter.session
         self._on_device = session if isinstance(session, ImageSession) and session.on_device else None
         self._contexts = self._on_device.contexts if self._on_device else 1
@@ -80,26 +89,24 @@ class _Stream:
             for pool in (finishers, runners, readers):
                 stack.callback(pool.shutdown, cancel_futures=True)
 
-            def submit(group: list[Source]) -> Future[_Batch]:
-                ready = readers.submit(self._read, group)
+            def submit() -> Future[_Batch]:
+                ready = readers.submit(self._read, sources)
                 ran = runners.submit(lambda: self._run(ready.result()))
                 return finishers.submit(lambda: self._finish(ran.result()))
 
-            pending: deque[Future[_Batch]] = deque()
-            groups = iter(lambda: list(itertools.islice(sources, self._segmenter.spec.profile.opt[0])), [])
-            # One batch in each step, and one that waits for the network.
-            for group in groups:
-                pending.append(submit(group))
-                if len(pending) > self._contexts + 2:
-                    yield from pending.popleft().result().frames
-            while pending:
-                yield from pending.popleft().result().frames
+            # Where the sources wait for a camera, results that are there do not wait with them.
+            pending = deque(submit() for _ in range(self._contexts + self._ahead))
+            while (batch := pending.popleft().result()).frames:
+                yield from batch.frames
+                del batch  # its pictures are the caller's now
+                pending.append(submit())
 
-    def _read(self, group: list[Source]) -> _Batch:
-        batch = _Batch([Frame(source) for source in group])
+    def _read(self, sources: Iterator[Source]) -> _Batch:
+        """The next batch, read and prepared; without frames where the sources have ended."""
+        batch = _Batch([Frame(source) for source in itertools.islice(sources, self._segmenter.spec.profile.opt[0])])
         for frame in batch.frames:
             with _attempt([frame], READ):
-                frame.image = read_image(frame.source) if isinstance(frame.source, Path) else frame.source
+                frame.image = _image_of(frame.source)
                 check_image(frame.image)
         if batch.sound and self._on_device is None:
             with _attempt(batch.sound, PREPROCESS):
@@ -135,6 +142,12 @@ class _Stream:
                 for frame, result in zip(frames, results, strict=True):
                     frame.result = result
         return batch
+
+
+def _image_of(source: Source) -> np.ndarray:
+    if isinstance(source, Picture):
+        return source.read()
+    return read_image(source) if isinstance(source, Path) else source
 
 
 @contextmanager

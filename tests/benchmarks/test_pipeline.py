@@ -141,9 +141,19 @@ def test_the_stream_is_what_is_compared_in_stream_mode(toy, tmp_path, monkeypatc
     p50 = {name: side["p50"] for name, side in result["ms_per_image"].items()}
     assert set(p50) == {"mask2edge", "torch-eager", "mask2edge-stream"}
     assert result["ratio"] == pytest.approx(p50["mask2edge-stream"] / p50["torch-eager"], rel=0.01)
+    assert result["stream_to_loop"] == pytest.approx(p50["mask2edge-stream"] / p50["mask2edge"], rel=0.01)
+    assert list(result["steps_ms"]) == ["read_ms", "preprocess_ms", "network_ms", "postprocess_ms"]
+    steps = list(result["steps_ms"].values())
+    assert result["serial_share"] == pytest.approx(pipeline.serial_share(p50["mask2edge-stream"], steps), rel=0.05)
     with (tmp_path / "results" / "pipeline.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert (row["mode"], float(row["ours_p50_ms"])) == ("stream", p50["mask2edge-stream"])
+
+
+@pytest.mark.parametrize(("stream_ms", "share"), [(6.0, 0.0), (8.0, 0.5), (10.0, 1.0), (12.0, 1.5)])
+def test_the_serial_share_is_what_does_not_overlap_of_what_could(stream_ms, share):
+    assert pipeline.serial_share(stream_ms, [1.0, 2.0, 6.0, 1.0]) == share
+    assert pipeline.serial_share(stream_ms, [6.0, 0.0]) == 0.0
 
 
 def test_the_stream_gives_the_label_maps_in_order_and_a_files_error(toy, color_engine, tmp_path):

@@ -152,9 +152,9 @@ def test_sources_are_files_folders_and_globs(tmp_path, monkeypatch):
         ("missing.jpg", "no such file or folder"),
         ("*.gif", "a pattern that matches images, got none"),
         ("empty", "in this folder, got none"),
-        ("film.mp4", "videos are not part of this version"),
-        ("0", "cameras and streams are not part"),
-        ("rtsp://camera/1", "cameras and streams are not part"),
+        ("film.mp4", "expected images here, got a video"),
+        ("0", "expected images here, got a camera or stream"),
+        ("rtsp://camera/1", "expected images here, got a camera or stream"),
     ],
 )
 def test_sources_that_name_no_image(tmp_path: Path, monkeypatch, source, message):

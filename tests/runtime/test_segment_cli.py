@@ -124,7 +124,7 @@ def test_names_that_are_alike_are_told_apart(make_engine, photos, tmp_path, caps
     [
         (["ENGINE", "missing.jpg"], "missing.jpg: no such file or folder"),
         (["ENGINE", "*.gif"], "a pattern that matches images"),
-        (["ENGINE", "0"], "cameras and streams are not part of this version"),
+        (["ENGINE", "4242"], "4242: no such camera"),
         (["missing.engine", "PHOTOS"], "expected an engine folder with spec.json"),
         (["ENGINE", "PHOTOS", "--object-threshold", "1.5"], "object_threshold: expected a number from 0 to 1, got 1.5"),
         (["ENGINE", "PHOTOS", "--threads", "-2"], "threads: expected 0"),

@@ -123,7 +123,8 @@ def test_the_three_steps_overlap(segmenter, pictures, monkeypatch):
     assert all(frame.error is None for frame in stream(segmenter, pictures[:5]))
 
 
-def test_no_more_images_are_taken_than_are_worked_on(segmenter, pictures):
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_no_more_images_are_taken_than_are_worked_on(segmenter, pictures, ahead):
     taken = []
 
     def sources():
@@ -131,12 +132,37 @@ def test_no_more_images_are_taken_than_are_worked_on(segmenter, pictures):
             taken.append(index)
             yield pictures[index % len(pictures)]
 
-    frames = stream(segmenter, sources())
+    frames = stream(segmenter, sources(), ahead=ahead)
     for _ in range(3):
         next(frames)
-    assert len(taken) <= 3 + 4
+    assert len(taken) <= 3 + 1 + ahead
     frames.close()
-    assert len(taken) <= 3 + 4
+    assert len(taken) <= 3 + 1 + ahead
+
+
+def test_a_result_does_not_wait_for_the_next_source(segmenter, pictures):
+    has_result = threading.Event()
+
+    def camera():
+        yield pictures[0]
+        assert has_result.wait(WAIT)
+        yield pictures[1]
+
+    frames = stream(segmenter, camera())
+    assert next(frames).source is pictures[0]
+    has_result.set()
+    assert [frame.source is pictures[1] for frame in frames] == [True]
+
+
+def test_an_error_of_the_sources_is_raised_after_their_images(segmenter, pictures):
+    def sources():
+        yield pictures[0]
+        raise RuntimeError("the source broke")
+
+    frames = stream(segmenter, sources())
+    assert next(frames).result is not None
+    with pytest.raises(RuntimeError, match="the source broke"):
+        next(frames)
 
 
 def test_on_a_device_all_steps_are_there(make_engine, pictures, monkeypatch, tmp_path, toy_spec):

@@ -160,3 +160,66 @@ def test_the_variable_names_a_plugin_library(monkeypatch: pytest.MonkeyPatch, tm
     library.touch()
     assert trt_plugins.tensorrt_plugin_library() == library.resolve()
     assert trt_plugins.why_no_plugin_library() == ""
+
+
+LEAN_10 = Path(sys.prefix) / "tensorrt-lean-10"
+ON_LOAD = """
+import ctypes, os, sys
+try:
+    import tensorrt_lean_bindings as trt
+except ImportError:
+    import tensorrt_lean as trt
+registry = trt.get_plugin_registry()
+ctypes.CDLL(os.environ["MASK2EDGE_PLUGIN_LIBRARY"])
+there = sorted(c.name for c in registry.all_creators if c.plugin_namespace == "mask2edge")
+print(trt.__version__.split(".")[0], *there)
+from mask2edge.trt_plugins import register_plugins
+register_plugins(trt)  # the runtime, in such a process, is content with what is there
+print(len([c for c in registry.all_creators if c.plugin_namespace == "mask2edge"]))
+"""
+
+
+def opened(library: Path, wish: str, packages: Path | None) -> subprocess.CompletedProcess[str]:
+    """As Triton's TensorRT backend takes it: the library is opened, and that is all."""
+    environment = {**os.environ, "MASK2EDGE_REGISTER_ON_LOAD": wish, trt_plugins.PLUGIN_LIBRARY_VARIABLE: str(library)}
+    if packages is not None:
+        environment["PYTHONPATH"] = str(packages)
+    return subprocess.run(
+        [sys.executable, "-c", ON_LOAD], capture_output=True, text=True, env=environment, timeout=120, check=True
+    )
+
+
+@pytest.mark.skipif(
+    not LEAN_10.is_dir(),
+    reason="TensorRT 10 is not here: pip install --no-deps --target $VIRTUAL_ENV/tensorrt-lean-10 "
+    "'tensorrt-lean-cu13-libs==10.*' 'tensorrt-lean-cu13-bindings==10.*'",
+)
+@pytest.mark.parametrize(
+    ("wish", "names"), [("1", "MaskedAttention MultiscaleDeformableAttention"), ("", ""), ("0", "")]
+)
+def test_it_registers_itself_where_that_is_asked_for(plugin_library: Path, wish: str, names: str) -> None:
+    done = opened(plugin_library, wish, LEAN_10)
+    assert done.stdout.splitlines() == [f"10 {names}".strip(), "2"]
+    assert "mask2edge:" not in done.stderr
+
+
+@needs_lean
+def test_it_does_not_register_itself_in_another_major_version(plugin_library: Path) -> None:
+    """Its headers' registry has the functions in another order: a call would be another function's."""
+    done = opened(plugin_library, "1", None)
+    loaded = done.stdout.split()[0]
+    assert (
+        f"mask2edge: TensorRT {loaded} is loaded, and the plugins were compiled for 10: not registered" in done.stderr
+    )
+    assert done.stdout.splitlines() == [loaded, "2"]
+
+
+def test_it_says_that_no_tensorrt_is_there(plugin_library: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MASK2EDGE_REGISTER_ON_LOAD", "1")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import ctypes; ctypes.CDLL({str(plugin_library)!r})"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "but no TensorRT is loaded in this process" in done.stderr

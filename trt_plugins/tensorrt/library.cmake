@@ -17,7 +17,8 @@ set(plugin_sources  # know TensorRT and no kernel
   ${plugins}/tensorrt/log.cpp
   ${plugins}/tensorrt/op.cpp
   ${plugins}/tensorrt/plugin.cpp
-  ${plugins}/tensorrt/register.cpp)
+  ${plugins}/tensorrt/register.cpp
+  ${plugins}/tensorrt/register_on_load.cpp)
 set(device_sources  # know CUDA and no TensorRT
   ${plugins}/masked_attention/launch.cu
   ${plugins}/multiscale_deformable_attention/launch.cu
@@ -97,7 +98,7 @@ set_target_properties(mask2edge_tensorrt PROPERTIES
   CUDA_VISIBILITY_PRESET hidden
   CUDA_RUNTIME_LIBRARY Static
   LINK_DEPENDS "${exports}")
-target_link_libraries(mask2edge_tensorrt PRIVATE mask2edge_plugins)
+target_link_libraries(mask2edge_tensorrt PRIVATE mask2edge_plugins ${CMAKE_DL_LIBS})
 target_include_directories(mask2edge_tensorrt PRIVATE "${plugins}")
 target_include_directories(mask2edge_tensorrt SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 target_compile_options(mask2edge_tensorrt PRIVATE

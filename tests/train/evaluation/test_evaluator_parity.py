@@ -1,14 +1,19 @@
 """Our figures against the field's own programs, to 1e-6: pycocotools, panopticapi(-lite), hotcoco, and plain NumPy.
 
 Truth is the COCO and DSB2018 validation labels, and images made by chance with crowds, void and nothing on them.
-Predictions are the truth, moved, grown, shrunk, dropped, invented and called by other names.
+Predictions are the truth, moved, grown, shrunk, dropped, invented and called by other names; and what a network found
+on the COCO images (record_predictions.py), among it images with nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
+import json
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +102,32 @@ def coco() -> tuple[tuple[Label, ...], list[Annotation]]:
 
 
 @pytest.fixture(scope="module")
+def recorded(coco) -> tuple[tuple[Label, ...], list[Annotation], dict[str, list[Segmentation]]]:
+    """The 40 images' labels, truth, and task -> what a network found on them, masks decoded by pycocotools."""
+    from pycocotools import mask as masks
+
+    labels, annotations = coco
+    content = json.loads(gzip.decompress((Path(__file__).parent / "coco_predictions.json.gz").read_bytes()))
+    assert content["labels"] == [label.name for label in labels]
+    rows = json.loads((COCO / "annotations/panoptic_val2017.json").read_text())["annotations"]
+    found: dict[str, list[Segmentation]] = {"panoptic": [], "instance": []}
+    for row in rows:
+        image = content["images"][Path(row["file_name"]).stem]
+        for task, results in found.items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools 2.0.x with NumPy 2
+                decoded = [masks.decode({"size": image["size"], "counts": each["rle"]}) > 0 for each in image[task]]
+            classes = [each["label_id"] for each in image[task]]
+            if task == "panoptic":
+                painted, _ = flattened(decoded, tuple(image["size"]))
+                results.append(panoptic_result(painted, classes, labels))
+            else:
+                scores = [each["score"] for each in image[task]]
+                results.append(instance_result(decoded, classes, scores, labels, tuple(image["size"])))
+    return labels, annotations, found
+
+
+@pytest.fixture(scope="module")
 def nuclei() -> tuple[tuple[Label, ...], list[Annotation]]:
     return (NUCLEUS,), list(nuclei_annotations(24))
 
@@ -113,8 +144,6 @@ def our_quality(labels: Sequence[Label], pairs: Pairs) -> PanopticQuality:
 
 def panoptic_files(folder, labels: Sequence[Label], pairs: Pairs):
     """The pairs as COCO panoptic JSON and PNGs; returns the names of the two JSON files."""
-    import json
-
     import cv2
 
     categories = [
@@ -196,6 +225,18 @@ def test_quality_on_coco(oracle, coco, tmp_path):
     assert any(annotation.crowd.any() for annotation in annotations)
     quality = our_quality(labels, pairs)
     assert 0 < quality.metrics()["PQ_stuff"] < 1
+    assert_quality(quality, oracle(tmp_path, labels, pairs))
+
+
+@needs_coco
+@ORACLES
+def test_quality_of_a_networks_predictions_on_coco(oracle, recorded, tmp_path):
+    labels, annotations, found = recorded
+    pairs = list(zip(annotations, found["panoptic"], strict=True))
+    assert any(not result.segments for _, result in pairs)
+    assert any(annotation.crowd.any() for annotation in annotations)
+    quality = our_quality(labels, pairs)
+    assert 0 < quality.metrics()["PQ"] < 0.2  # of a network that has not seen the like
     assert_quality(quality, oracle(tmp_path, labels, pairs))
 
 
@@ -301,6 +342,13 @@ def test_precision_on_coco(coco):
     assert 0 < assert_precision(labels, pairs, 100)["AP"] < 1
 
 
+@needs_coco
+def test_precision_of_a_networks_predictions_on_coco(recorded):
+    labels, annotations, found = recorded
+    assert any(not result.segments for result in found["instance"])
+    assert 0 < assert_precision(labels, list(zip(annotations, found["instance"], strict=True)), 100)["AP"] < 0.2
+
+
 @needs_nuclei
 def test_precision_on_nuclei_with_more_than_a_hundred_in_an_image(nuclei):
     labels, annotations = nuclei
@@ -317,17 +365,27 @@ def test_precision_on_nuclei_with_more_than_a_hundred_in_an_image(nuclei):
 # mIoU
 
 
+def perturbed_classes(annotation: Annotation, labels: Sequence[Label], generator: np.random.Generator) -> np.ndarray:
+    truth = semantic_map(annotation, -1)
+    prediction = np.where(generator.random(truth.shape) < 0.8, truth, generator.integers(0, len(labels)))
+    return np.where(prediction < 0, 7, prediction)
+
+
 @needs_coco
-def test_semantic_of_panoptic_labels_on_coco(coco):
-    """mIoU of class maps in which void is nobody's, by plain NumPy, one class at a time."""
-    labels, annotations = coco
+@pytest.mark.parametrize("kind", ["perturbed", "recorded"])
+def test_semantic_of_panoptic_labels_on_coco(kind, recorded):
+    """mIoU of class maps in which void is nobody's, by plain NumPy, one class at a time. Of recorded panoptic
+    predictions, what no segment covers is called class 7."""
+    labels, annotations, found = recorded
     generator, matrix = np.random.default_rng(0), ConfusionMatrix(len(labels))
     intersections, unions = np.zeros(len(labels)), np.zeros(len(labels))
     right = counted = 0
-    for annotation in annotations[:12]:
+    for annotation, result in zip(annotations[:12], found["panoptic"], strict=False):
         truth = semantic_map(annotation, -1)
-        prediction = np.where(generator.random(truth.shape) < 0.8, truth, generator.integers(0, len(labels)))
-        prediction = np.where(prediction < 0, 7, prediction)
+        if kind == "perturbed":
+            prediction = perturbed_classes(annotation, labels, generator)
+        else:
+            prediction = np.array([7, *[segment.label_id for segment in result.segments]])[result.label_map]
         matrix.add(truth, prediction, ignore=-1)
         known = np.zeros(truth.shape, bool)
         for segment, label in enumerate(annotation.label_ids):
