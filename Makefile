@@ -51,9 +51,12 @@ $(VENV)/.installed-demo: $(SOURCES) | $(VENV)/.torch
 	@touch $@
 
 # panopticapi-lite, the oracle of PQ, asks for NumPy below 2 and runs on 2 as well: without its dependencies (decision 9).
+# The real Triton server (x86-64) and a second TensorRT's plugin registry are used from folders of their own: the server's
+# Python backend needs NumPy below 2, and one environment holds one TensorRT. Where they are not, their tests are skipped.
 $(VENV)/.installed-dev: $(SOURCES) | $(VENV)/.torch
 	@$(MAKE) --no-print-directory .install EXTRA=dev
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt panopticapi-lite
+	@$(if $(filter x86_64,$(shell uname -m)),$(MAKE) --no-print-directory .install-apart)
 	@touch $@ $(VENV)/.installed-demo
 
 # Likewise: the demo's packages and the peers', beside the developer's where those are.
@@ -69,6 +72,13 @@ $(VENV)/.installed-bench: $(SOURCES) | $(VENV)/.torch
 	  'cuda-python>=12.6$(if $(CUDA_MAJOR),$(comma)<$(shell expr $(CUDA_MAJOR) + 1))'
 	.venv-gpu/bin/python -c 'import tensorrt' || .venv-gpu/bin/pip install --quiet tensorrt$(CUDA_MAJOR:%=-cu%)
 	@touch $@
+
+.PHONY: .install-apart
+.install-apart:
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/triton-server \
+	  'nvidia-pytriton==0.7.*' 'numpy<2'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/tensorrt-lean-10 \
+	  'tensorrt-lean-cu13-libs==10.*' 'tensorrt-lean-cu13-bindings==10.*'
 
 .PHONY: .install
 .install:

@@ -70,22 +70,6 @@ def categories(labels: tuple[Label, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def segment_objects(result: Segmentation) -> list[dict[str, Any]]:
-    """Each segment as JSON takes it, its mask as COCO's compressed run lengths; in the order of `result.segments`."""
-    return [
-        {
-            "id": segment.id,
-            "label": segment.label,
-            "category_id": result.labels[segment.label_id].category_id,
-            "score": round(segment.score, 5),
-            "area": segment.area,
-            "bbox": _coco_box(segment),
-            "segmentation": segment.rle,
-        }
-        for segment in result.segments
-    ]
-
-
 def write_image(path: Path, image: np.ndarray) -> None:
     """Writes a picture (BGR, or grey) whole or not at all; the suffix is the format. Raises InputError."""
     with whole_file(path) as temporary:

@@ -34,11 +34,11 @@ from mask2edge.runtime.command_line import (
     say,
 )
 from mask2edge.runtime.feed import Feed
-from mask2edge.runtime.formats import segment_objects
 from mask2edge.runtime.output_files import OutputFiles
 from mask2edge.runtime.pictures import Picture
 from mask2edge.runtime.progress_lines import ProgressLines
 from mask2edge.runtime.results import Segmentation
+from mask2edge.runtime.segment_entries import entries
 from mask2edge.runtime.segmenter import TASKS, Segmenter
 from mask2edge.runtime.sources import Source, count_pictures, find_sources, pictures
 from mask2edge.runtime.stopping import StopSignals
@@ -161,7 +161,7 @@ class _Run:
         about = {**_place(picture), "image_id": image_id, "height": height, "width": width}
         rounded = {key: round(value, 2) for key, value in times.items()}
         if self._ndjson:
-            self._print(json.dumps({**about, "segments": segment_objects(result), **rounded}))
+            self._print(json.dumps({**about, "segments": entries(result), **rounded}))
         return {**about, "segments": len(result.segments), **written, **rounded}
 
     def _with_tracks(self, picture: Picture, result: Segmentation) -> Segmentation:

@@ -1,4 +1,4 @@
-"""A result's segments as plain values: what is sent to another program or written into a table.
+"""A result's segments as plain values: what is sent to another program, printed as JSON lines or written into a table.
 
     entries(result)     # [{"id", "label_id", "label", "is_thing", "score", "area", "box", "rle"}, …]
     describe(result)    # {"task", "width", "height", "segments": entries}

@@ -78,7 +78,7 @@ def test_each_frame_is_a_line_in_order_with_its_masks(make_engine, film, capfd, 
     for line in lines:
         assert (line["source"], line["seconds"], line["height"]) == (str(film), line["frame"] / 10, 64)
         red = next(segment for segment in line["segments"] if segment["label"] == "ball")
-        mask = rle.decode(rle.from_string(red["segmentation"]["counts"]), tuple(red["segmentation"]["size"]))
+        mask = rle.decode(rle.from_string(red["rle"]["counts"]), tuple(red["rle"]["size"]))
         assert abs(mask.sum() / 64 - 4 * (line["frame"] + 2)) <= 2
     assert not (tmp_path / "artifacts").exists()
 
@@ -343,7 +343,7 @@ def test_two_thousand_frames_none_lost_in_order_in_constant_memory(make_engine, 
                 frame = json.loads(line)
                 numbers.append(frame["frame"])
                 if "error" not in frame:
-                    widths.append(max(s["bbox"][2] for s in frame["segments"] if s["label"] == "ball"))
+                    widths.append(max(s["box"][2] - s["box"][0] for s in frame["segments"] if s["label"] == "ball"))
                 if frame["frame"] % 100 == 0:
                     held.append(memory())
 
