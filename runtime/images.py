@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.image_header import read_header, read_jpeg_header
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -78,7 +79,7 @@ def decode_image(data: bytes, name: str, largest: int = LARGEST) -> np.ndarray:
     except (cv2.error, MemoryError) as error:
         raise InputError(f"{name}: {EXPECTED}, got one that is damaged or too large to decode") from error
     if image is None:
-        raise InputError(f"{name}: {EXPECTED}, got {_description(data)}")
+        raise InputError(f"{name}: {EXPECTED}, got {description(data)}")
     if image.dtype == np.uint16:
         # In integers: 65535 -> 255, rounded to the nearest.
         return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -89,42 +90,17 @@ def decode_image(data: bytes, name: str, largest: int = LARGEST) -> np.ndarray:
 
 def _check_header(name: str, data: bytes, largest: int) -> None:
     """Refuses what a decoder would take on trust: an end that is missing (it fills with grey), a size beyond reason."""
-    size = None
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        size = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
-        if b"IEND" not in data:
-            raise InputError(f"{name}: expected a whole PNG image, got one that is cut off")
-    elif data.startswith(b"\xff\xd8"):
-        size, whole = _read_jpeg_header(data)
-        if not whole:
-            raise InputError(f"{name}: expected a whole JPEG image, got one that is cut off")
+    kind, size = read_header(data)
+    if kind == "png" and b"IEND" not in data:
+        raise InputError(f"{name}: expected a whole PNG image, got one that is cut off")
+    if kind == "jpeg" and not read_jpeg_header(data)[1]:
+        raise InputError(f"{name}: expected a whole JPEG image, got one that is cut off")
     if size is not None and size[0] * size[1] > largest:
         raise InputError(f"{name}: expected at most {largest} pixels, got {size[0]}x{size[1]}; make it smaller first")
 
 
-def _read_jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
-    """(height, width) if the frame header is there, and whether an end marker follows the start of the scan.
-
-    Markers' segments are stepped over by their lengths, since a thumbnail in one has markers of its own.
-    """
-    size, position = None, 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-            size = (
-                int.from_bytes(data[position + 5 : position + 7], "big"),
-                int.from_bytes(data[position + 7 : position + 9], "big"),
-            )
-        if marker == 0xDA:  # start of scan: its data never holds an end marker by chance
-            return size, data.find(b"\xff\xd9", position) >= 0
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return size, False
-
-
-def _description(data: bytes) -> str:
+def description(data: bytes) -> str:
+    """What bytes that are no image seem to be, in a few words."""
     try:
         data[:512].decode("ascii")
     except UnicodeDecodeError:

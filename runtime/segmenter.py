@@ -6,8 +6,10 @@ result = segmenter(cv2.imread("street.jpg"))
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -100,6 +102,44 @@ class Segmenter:
         most = self.spec.profile.max[0]
         batches = [image[start : start + most] for start in range(0, len(image), most)]
         return self._batches(batches, task)
+
+    def timed(self, image: np.ndarray, task: str | None = None) -> tuple[Segmentation, dict[str, float]]:
+        """As a call with one image, and the milliseconds that it took: preprocess_ms, network_ms, postprocess_ms."""
+        task = self.check_task(task)
+        check_image(image)
+        if self._on_device is not None:
+            steps: dict[str, float] = {}
+            (result,) = self._on_device.segment_async([image], task, steps).result()
+            return result, {f"{step}_ms": milliseconds for step, milliseconds in steps.items()}
+        start = time.perf_counter()
+        pixels, prepared = self.prepare([image])
+        ready = time.perf_counter()
+        outputs = self.session.run(pixels)
+        ran = time.perf_counter()
+        (result,) = self.finish(outputs, prepared, task)
+        moments = (start, ready, ran, time.perf_counter())
+        names = ("preprocess_ms", "network_ms", "postprocess_ms")
+        return result, {
+            name: 1000 * (end - begin) for name, begin, end in zip(names, moments, moments[1:], strict=False)
+        }
+
+    def with_thresholds(
+        self, object_threshold: float | None = None, overlap_threshold: float | None = None
+    ) -> Segmenter:
+        """The same engine under other panoptic thresholds; None keeps this one's. Both share the session: close one.
+
+        A GPU's session has the thresholds that it was loaded with, so under others the masks are made on the CPU.
+        Raises InputError for a threshold that is no number from 0 to 1.
+        """
+        thresholds = {"object_threshold": object_threshold, "overlap_threshold": overlap_threshold}
+        given = {name: _checked_threshold(name, value) for name, value in thresholds.items() if value is not None}
+        rules = dataclasses.replace(self.spec.model.postprocessing, **given)
+        if rules == self.spec.model.postprocessing:
+            return self
+        other = copy.copy(self)
+        other.spec = dataclasses.replace(self.spec, model=dataclasses.replace(self.spec.model, postprocessing=rules))
+        other._on_device = None
+        return other
 
     def for_tasks(self, image: np.ndarray, tasks: Sequence[str]) -> dict[str, Segmentation]:
         """One image's result for each task, of one pass of the network where masks are made on the CPU.

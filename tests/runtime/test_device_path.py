@@ -50,4 +50,10 @@ def test_the_whole_way_on_the_device(make_engine, monkeypatch, kernels, picture,
                 assert found == [(s.id, s.label, s.is_thing, s.area, s.box) for s in expected.segments]
                 scores = [segment.score for segment in expected.segments]
                 assert [segment.score for segment in result.segments] == pytest.approx(scores, abs=1e-5)
+        result, times = segmenter.timed(picture, "panoptic")
+        np.testing.assert_array_equal(result.label_map, reference(picture, "panoptic").label_map)
+        assert set(times) == {"preprocess_ms", "network_ms", "postprocess_ms"}
+        for threshold in (1.0, 0.1):  # other rules than the session's: the masks are made on the CPU
+            other, expected = (one.with_thresholds(threshold, threshold) for one in (segmenter, reference))
+            np.testing.assert_array_equal(other(picture).label_map, expected(picture).label_map)
     assert (machine.leaks(), machine.violations) == ([], [])

@@ -13,9 +13,10 @@ ROOMS = ("train", "export", "trt_plugins", "runtime", "benchmarks")
 FORBIDDEN = ("torch", "onnx", "onnxscript", "mask2edge.train", "mask2edge.export", "mask2edge.benchmarks")
 # What the project's extras and its optional backends import, whether or not this machine has them.
 THIRD_PARTY = {
-    "cuda", "cv2", "cython", "fastapi", "flask", "hypothesis", "matplotlib", "numpy", "onnx", "onnxruntime",
-    "onnxscript", "openvino", "PIL", "polygraphy", "pycocotools", "pycuda", "pytest", "ray", "safetensors", "scipy",
-    "sklearn", "tensorrt", "timm", "tomli", "torch", "torchvision", "tqdm", "transformers", "uvicorn", "yaml",
+    "cuda", "cv2", "cython", "fastapi", "flask", "h11", "httpx", "hypothesis", "matplotlib", "numpy", "onnx",
+    "onnxruntime", "onnxscript", "openvino", "PIL", "playwright", "polygraphy", "prometheus_client", "pycocotools",
+    "pycuda", "pydantic", "pytest", "ray", "safetensors", "scipy", "sklearn", "starlette", "tensorrt", "timm", "tomli",
+    "torch", "torchvision", "tqdm", "transformers", "uvicorn", "yaml",
 }  # fmt: skip
 
 

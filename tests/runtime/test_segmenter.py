@@ -296,3 +296,26 @@ def test_loading_changes_nothing_in_the_folder(make_engine):
     before = {path.name: sha256_of(path) for path in folder.iterdir()}
     assert EngineSpec.load(folder) == Segmenter.load(folder).spec
     assert {path.name: sha256_of(path) for path in folder.iterdir()} == before
+
+
+def test_other_thresholds_share_the_engine(make_engine, picture):
+    segmenter = Segmenter.load(make_engine())
+    nothing = segmenter.with_thresholds(object_threshold=1)
+    assert nothing.session is segmenter.session
+    assert nothing(picture).segments == ()
+    assert len(segmenter(picture).segments) == 3  # unchanged
+    assert nothing.with_thresholds(0.5)(picture).segments
+    assert segmenter.with_thresholds() is segmenter
+    with pytest.raises(InputError, match="overlap_threshold: expected a number from 0 to 1, got 2"):
+        segmenter.with_thresholds(overlap_threshold=2)
+
+
+@pytest.mark.parametrize("task", [None, "panoptic", "instance", "semantic"])
+def test_a_timed_call_gives_the_same_and_its_steps(make_engine, picture, task):
+    segmenter = Segmenter.load(make_engine())
+    result, times = segmenter.timed(picture, task)
+    expected = segmenter(picture, task)
+    np.testing.assert_array_equal(result.label_map, expected.label_map)
+    assert [segment.score for segment in result.segments] == [segment.score for segment in expected.segments]
+    assert list(times) == ["preprocess_ms", "network_ms", "postprocess_ms"]
+    assert min(times.values()) >= 0
