@@ -20,7 +20,7 @@ import numpy as np
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.drawing import segment_color
-from mask2edge.runtime.results import Segment, Segmentation
+from mask2edge.runtime.segment_entries import entry
 from mask2edge.runtime.segmenter import Segmenter
 
 JPEG_SIDE = 65_500  # the longest that the format has
@@ -69,7 +69,11 @@ def answer(
         raise EngineFailure(str(error)) from error
     start = time.perf_counter()
     content: dict[str, Any] = {"task": result.task, "width": result.size[1], "height": result.size[0]}
-    content["segments"] = [_entry(result, one) for one in result.segments if one.score >= options.min_score]
+    content["segments"] = [
+        entry(segment) | {"color": [int(value) for value in segment_color(result, segment)]}
+        for segment in result.segments
+        if segment.score >= options.min_score
+    ]
     if options.overlay:
         content["overlay"] = jpeg_base64(result.draw(image, min_score=max(UNSURE, options.min_score)))
     if with_image:
@@ -85,17 +89,3 @@ def jpeg_base64(picture: np.ndarray) -> str:
         raise InputError(f"image: expected at most {JPEG_SIDE} pixels a side for a JPEG, got {picture.shape[:2]}")
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
     return base64.b64encode(data.tobytes()).decode()
-
-
-def _entry(result: Segmentation, segment: Segment) -> dict[str, Any]:
-    return {
-        "id": segment.id,
-        "label_id": segment.label_id,
-        "label": segment.label,
-        "is_thing": segment.is_thing,
-        "score": round(float(segment.score), 5),
-        "area": int(segment.area),
-        "box": [int(edge) for edge in segment.box],
-        "color": [int(value) for value in segment_color(result, segment)],
-        "rle": segment.rle,
-    }

@@ -11,24 +11,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from mask2edge.runtime.results import Segmentation
+from mask2edge.runtime.results import Segment, Segmentation
 
 
 def entries(result: Segmentation) -> list[dict[str, Any]]:
     """One dictionary a segment, in the result's order."""
-    return [
-        {
-            "id": int(segment.id),
-            "label_id": int(segment.label_id),
-            "label": segment.label,
-            "is_thing": segment.is_thing,
-            "score": round(float(segment.score), 5),
-            "area": int(segment.area),
-            "box": [int(edge) for edge in segment.box],
-            "rle": segment.rle,
-        }
-        for segment in result.segments
-    ]
+    return [entry(segment) for segment in result.segments]
+
+
+def entry(segment: Segment) -> dict[str, Any]:
+    return {
+        "id": int(segment.id),
+        "label_id": int(segment.label_id),
+        "label": segment.label,
+        "is_thing": segment.is_thing,
+        "score": round(float(segment.score), 5),
+        "area": int(segment.area),
+        "box": [int(edge) for edge in segment.box],
+        "rle": segment.rle,
+    }
 
 
 def describe(result: Segmentation) -> dict[str, Any]:
