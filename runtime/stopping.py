@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM, noted instead of obeyed: sources end, what is under way is finished, and files are closed.
 
 with StopSignals() as stop:
-    for frame in frames: ...        # whoever makes the frames looks at stop.received
+    for frame in frames: ...        # whoever makes the frames looks at stop.received; so does the loop of training
 exit_code = 128 + stop.received
 """
 
@@ -12,7 +12,7 @@ import threading
 import time
 from types import FrameType
 
-PATIENCE = 1.0  # seconds; a terminal and a launcher may both send the signal of one Ctrl-C
+PATIENCE = 1.0  # seconds; launchers forward a signal that the terminal or the batch system has sent as well
 
 
 class StopSignals:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from mask2edge.runtime.command_line import say
 from mask2edge.runtime.spec import ModelSpec
+from mask2edge.runtime.stopping import StopSignals
 from mask2edge.train.activation_checkpointing import checkpoint_activations
 from mask2edge.train.averaging import AveragedWeights
 from mask2edge.train.config import Config
@@ -31,7 +32,6 @@ from mask2edge.train.optimizer import build_optimizer
 from mask2edge.train.pace import Pace
 from mask2edge.train.run_folder import STATE_FILE, RunFolder
 from mask2edge.train.step import Step, check_batch
-from mask2edge.train.stopping import StopSignals
 from mask2edge.train.training_state import Progress, TrainingState, load_training_state
 
 
