@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from tiny_training import CONFIG, tiny_model, write_bands
 from torch import nn
 
+from mask2edge.runtime import stopping
 from mask2edge.runtime.command_line import InputError
-from mask2edge.train import loop, run_folder, stopping
+from mask2edge.train import loop, run_folder
 from mask2edge.train.checkpoint import load_checkpoint
 from mask2edge.train.config import Config
 from mask2edge.train.data.semantic_folder import SemanticFolder
