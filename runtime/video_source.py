@@ -39,7 +39,7 @@ class Sampling:
     every: int = 1  # each Nth
     most_per_second: float | None = None  # of the video's time; a live source's is the clock's
     drop: bool | None = None  # newest wins; None: of live sources
-    retries: int = 5  # attempts in a row, for a live source that has disappeared
+    retries: int | None = 5  # attempts in a row, for a live source that has disappeared; None: without end
 
 
 class VideoSource:
@@ -114,14 +114,17 @@ class VideoSource:
                 rate=self.rate / sampling.every, droppable=drop,
             )  # fmt: skip
 
-    def _images(self, retries: int, ended: Callable[[], bool]) -> Iterator[np.ndarray | InputError]:
+    def _images(self, retries: int | None, ended: Callable[[], bool]) -> Iterator[np.ndarray | InputError]:
         """Frames, uint8 [H, W, 3] BGR, across reconnections; at the end an error, where it was lost."""
         attempt, read = 0, 0
         capture = self._capture or self._open()
         self._capture = None
         try:
             while not ended():
-                found, image = capture.read()
+                try:
+                    found, image = capture.read()
+                except cv2.error:  # a backend's failure is an end like others
+                    found, image = False, None
                 if found and image is not None:
                     attempt, read = 0, read + 1
                     yield image
@@ -137,8 +140,11 @@ class VideoSource:
                     )
                     return
                 attempt += 1
-                seconds = min(LONGEST_WAIT, 2.0 ** (attempt - 1))
-                say(f"{self.label}: no frame; attempt {attempt} of {retries} to open it again in {seconds:.0f} s")
+                seconds = min(LONGEST_WAIT, 2.0 ** min(attempt - 1, 10))
+                if retries is not None:
+                    say(f"{self.label}: no frame; attempt {attempt} of {retries} to open it again in {seconds:.0f} s")
+                elif attempt == 1:
+                    say(f"{self.label}: no frame; it is opened again until it answers")
                 _sleep(seconds, ended)
                 capture = self._capture_of_address()
         finally:
