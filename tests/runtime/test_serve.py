@@ -506,7 +506,7 @@ def test_a_signal_ends_the_command_cleanly(make_engine, picture, number):
     ("arguments", "message"),
     [
         (["missing.engine"], "expected an engine folder with spec.json"),
-        (["ENGINE", "--source", "missing.mp4"], "--source missing.mp4: expected a video file, camera index, address or"),
+        (["ENGINE", "--source", "missing.mp4"], "missing.mp4: expected a video file, camera index, address or"),
         (["ENGINE", "--source", "ENGINE/spec.json"], "expected a video, got a file that OpenCV cannot open"),
         (["ENGINE", "--host", "203.0.113.7"], "choose another port, or a host of this machine"),
         (["ENGINE", "--port", "TAKEN"], "choose another port"),
