@@ -83,7 +83,7 @@ def images_counted(data: Dataset, limit: int | None) -> int:
 
 def chosen_tasks(text: str, segmenter: Segmenter) -> list[str]:
     """In the order given; of "all", all that the model does. Raises InputError."""
-    names = segmenter.spec.model.tasks if text == ALL else dict.fromkeys(name.strip() for name in text.split(","))
+    names = segmenter.spec.model.tasks if text == ALL else text.split(",")
     return [segmenter.check_task(name) for name in names]
 
 

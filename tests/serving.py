@@ -13,7 +13,9 @@ from typing import Any
 import cv2
 import httpx
 import numpy as np
+import pytest
 
+from mask2edge.runtime import rle
 from mask2edge.runtime import serve as cli
 from mask2edge.runtime.http_app import Service
 from mask2edge.runtime.http_limits import Limits
@@ -78,3 +80,42 @@ def write_video(path: Path, frames: list[np.ndarray], rate: float = 10) -> Path:
         writer.write(frame)
     writer.release()
     return path
+
+
+class Slow:
+    """A segmenter whose work waits until it is let go."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self._segmenter, self.go, self.begun = segmenter, threading.Event(), 0
+
+    def __getattr__(self, name):
+        return getattr(self._segmenter, name)
+
+    def with_thresholds(self, *_):
+        return self
+
+    def timed(self, image, task):
+        self.begun += 1
+        assert self.go.wait(60)
+        return self._segmenter.timed(image, task)
+
+
+def check_same(answer: dict, result) -> None:
+    """An answer of the server is what the Segmenter itself gives."""
+    assert (answer["task"], answer["height"], answer["width"]) == (result.task, *result.size)
+    assert len(answer["segments"]) == len(result.segments)
+    for got, segment in zip(answer["segments"], result.segments, strict=True):
+        assert (got["id"], got["label"], got["label_id"]) == (segment.id, segment.label, segment.label_id)
+        assert (got["area"], tuple(got["box"]), got["is_thing"]) == (segment.area, segment.box, segment.is_thing)
+        assert got["score"] == pytest.approx(segment.score, abs=1e-5)
+        assert got["rle"] == segment.rle
+        mask = rle.decode(rle.from_string(got["rle"]["counts"]), tuple(got["rle"]["size"]))
+        np.testing.assert_array_equal(mask, segment.mask)
+
+
+def check_refused(answer: httpx.Response, status: int, reason: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert set(answer.json()) == {"error"}
+    assert reason in answer.json()["error"]
+    assert "\n" not in answer.json()["error"]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mask2edge.runtime.command_line import sha256_of
+from mask2edge.runtime.segmenter import Segmenter
 from mask2edge.runtime.spec import EngineSpec, Label, ModelSpec, Postprocessing, Preprocessing, Profile
 
 NAMES = ("ball", "leaf", "sky", "snow")
@@ -109,3 +110,9 @@ def picture() -> np.ndarray:
     image[:32, 48:] = (255, 0, 0)
     image[32:, 48:] = (255, 255, 255)
     return image
+
+
+@pytest.fixture
+def segmenter(make_engine):
+    with Segmenter.load(make_engine(), threads=1) as loaded:
+        yield loaded

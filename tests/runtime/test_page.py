@@ -10,7 +10,6 @@ import pytest
 from serving import encoded, running, write_video
 
 from mask2edge.runtime.live_source import NewestFrame
-from mask2edge.runtime.segmenter import Segmenter
 
 pytest.importorskip("onnxruntime")
 playwright = pytest.importorskip(
@@ -31,12 +30,6 @@ def browser() -> Iterator[object]:
         started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started
         started.close()
-
-
-@pytest.fixture
-def segmenter(make_engine):
-    with Segmenter.load(make_engine(), threads=1) as loaded:
-        yield loaded
 
 
 @pytest.fixture

@@ -1,69 +1,17 @@
-"""The HTTP server: right answers for good requests, a status and one line for bad ones, and an end that is clean."""
+"""The HTTP server: right answers for good requests, a status and one line for bad ones, its metrics and its page."""
 
 import base64
-import concurrent.futures
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
-from pathlib import Path
 
 import cv2
-import httpx
 import numpy as np
 import pytest
-from serving import encoded, running, until, write_video
+from serving import check_refused, check_same, encoded, running
 
 from mask2edge.benchmarks.bad_requests import png_of_size
-from mask2edge.runtime import rle
 from mask2edge.runtime import serve as cli
-from mask2edge.runtime.answer import answer as real_answer
-from mask2edge.runtime.live_source import NewestFrame
 from mask2edge.runtime.segmenter import Segmenter
 
 pytest.importorskip("onnxruntime")
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def segmenter(make_engine):
-    with Segmenter.load(make_engine(), threads=1) as loaded:
-        yield loaded
-
-
-class Slow:
-    """A segmenter whose work waits until it is let go."""
-
-    def __init__(self, segmenter: Segmenter) -> None:
-        self._segmenter, self.go, self.begun = segmenter, threading.Event(), 0
-
-    def __getattr__(self, name):
-        return getattr(self._segmenter, name)
-
-    def with_thresholds(self, *_):
-        return self
-
-    def timed(self, image, task):
-        self.begun += 1
-        assert self.go.wait(60)
-        return self._segmenter.timed(image, task)
-
-
-def check_same(answer: dict, result) -> None:
-    """An answer of the server is what the Segmenter itself gives."""
-    assert (answer["task"], answer["height"], answer["width"]) == (result.task, *result.size)
-    assert len(answer["segments"]) == len(result.segments)
-    for got, segment in zip(answer["segments"], result.segments, strict=True):
-        assert (got["id"], got["label"], got["label_id"]) == (segment.id, segment.label, segment.label_id)
-        assert (got["area"], tuple(got["box"]), got["is_thing"]) == (segment.area, segment.box, segment.is_thing)
-        assert got["score"] == pytest.approx(segment.score, abs=1e-5)
-        assert got["rle"] == segment.rle
-        mask = rle.decode(rle.from_string(got["rle"]["counts"]), tuple(got["rle"]["size"]))
-        np.testing.assert_array_equal(mask, segment.mask)
 
 
 @pytest.mark.parametrize("task", [None, "panoptic", "instance", "semantic"])
@@ -147,14 +95,6 @@ def bodies(picture):
         "cut jpeg": encoded(noise, ".jpg")[:1000],
         "scans": jpeg[:scan] + b"\xff\xda\x00\x02" * 200 + jpeg[scan:],
     }
-
-
-def check_refused(answer: httpx.Response, status: int, reason: str) -> None:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    assert set(answer.json()) == {"error"}
-    assert reason in answer.json()["error"]
-    assert "\n" not in answer.json()["error"]
 
 
 def test_bad_requests_have_a_status_and_a_reason_and_good_ones_go_on(segmenter, bodies):
@@ -241,119 +181,6 @@ def test_the_token_is_asked_for(segmenter, picture):
         assert server.client.get("/healthz").json() == {"status": "ok", "source": None}
 
 
-def talk(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
-    """What a client gets that sends these parts with pauses, and then waits."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-        for part in parts:
-            connection.sendall(part)
-            time.sleep(pause)
-        answer = b""
-        while more := connection.recv(65536):
-            answer += more
-        return answer
-
-
-HEAD = b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
-
-
-@pytest.mark.parametrize(
-    ("parts", "status", "reason"),
-    [
-        ((HEAD, b"x"), b"408", b"body: expected all of it within 0.3 s"),
-        ((HEAD[:30],), b"408", b"request: expected its head within 0.3 s"),
-        ((), b"408", b"request: expected its head"),
-        ((b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET /he"), b"408", b"request: expected its head"),
-        ((b"\x16\x03\x01 this is TLS\r\n\r\n",), b"400", b"expected an HTTP/1.1 request"),
-        ((b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * 70_000 + b"\r\n",), b"400", b"expected an HTTP/1.1 request"),
-        ((b"GET /healthz HTTP/1.1\r\n\r\n",), b"400", b"expected an HTTP/1.1 request"),
-    ],
-)  # fmt: skip
-def test_slow_senders_and_other_protocols_are_shown_out(segmenter, parts, status, reason):
-    with running(segmenter, head_seconds=0.3, body_seconds=0.3) as server:
-        answer = talk(server.port, *parts, pause=0.1)
-        assert b"HTTP/1.1 " + status in answer
-        assert reason in answer
-        assert server.client.get("/healthz").status_code == 200
-
-
-def test_a_line_that_is_full_answers_503_at_once(segmenter, picture):
-    slow, data = Slow(segmenter), encoded(picture)
-    with running(slow, waiting=2) as server, concurrent.futures.ThreadPoolExecutor(3) as pool:
-        held = [pool.submit(server.client.post, "/segment", content=data) for _ in range(3)]
-        until(lambda: "mask2edge_queue_length 3.0" in server.client.get("/metrics").text)
-        refused = server.client.post("/segment", content=data)
-        check_refused(refused, 503, "busy: 3 images are at work or in line")
-        assert int(refused.headers["retry-after"]) >= 1
-        slow.go.set()
-        assert [future.result().status_code for future in held] == [200, 200, 200]
-        assert server.client.post("/segment", content=data).status_code == 200
-
-
-def test_bodies_have_a_budget_together(segmenter, picture):
-    data = encoded(picture, ".bmp")  # about 18 kB
-    with (
-        running(Slow(segmenter), bytes=len(data), waiting=20) as server,
-        concurrent.futures.ThreadPoolExecutor(5) as pool,
-    ):
-        held = [pool.submit(server.client.post, "/segment", content=data) for _ in range(4)]
-        until(lambda: f"mask2edge_body_bytes {4.0 * len(data)}" in server.client.get("/metrics").text)
-        check_refused(server.client.post("/segment", content=data), 503, "the bodies of other requests")
-        server.service.segmenter.go.set()
-        assert [future.result().status_code for future in held] == [200] * 4
-        assert "mask2edge_body_bytes 0.0" in server.client.get("/metrics").text
-
-
-def test_a_request_has_a_deadline_and_its_place_is_kept_while_the_engine_works(segmenter, picture):
-    slow, data = Slow(segmenter), encoded(picture)
-    with running(slow, seconds=0.3, waiting=0) as server:
-        check_refused(server.client.post("/segment", content=data), 503, "busy: no answer within 0.3 s")
-        check_refused(server.client.post("/segment", content=data), 503, "1 images are at work")
-        slow.go.set()
-        until(lambda: server.client.post("/segment", content=data).status_code == 200)
-
-
-def test_work_whose_caller_hung_up_is_dropped(segmenter, picture):
-    slow, data = Slow(segmenter), encoded(picture)
-    with running(slow, waiting=5) as server, concurrent.futures.ThreadPoolExecutor(1) as pool:
-        first = pool.submit(server.client.post, "/segment", content=data)
-        until(lambda: slow.begun == 1)
-        for _ in range(3):
-            with pytest.raises(httpx.ReadTimeout):
-                httpx.post(f"{server.url}/segment", content=data, timeout=0.3)
-        until(lambda: "mask2edge_queue_length 1.0" in server.client.get("/metrics").text)
-        slow.go.set()
-        assert first.result().status_code == 200
-        assert server.client.post("/segment", content=data).status_code == 200
-    assert slow.begun == 2
-
-
-def test_connections_have_a_bound(segmenter):
-    with running(segmenter, connections=3) as server:
-        server.client.close()
-        idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
-        time.sleep(0.2)
-        assert b"503 Service Unavailable" in talk(server.port)
-        for one in idle:
-            one.close()
-        until(lambda: httpx.get(f"{server.url}/healthz").status_code == 200)
-
-
-def test_a_caller_that_does_not_read_its_answer_is_dropped(segmenter, picture, monkeypatch):
-    class Still:
-        newest, state = (1, picture), "live"
-
-    monkeypatch.setattr(
-        "mask2edge.runtime.answer.jpeg_base64", lambda _: "x" * (32 << 20)
-    )  # no socket's buffers hold it
-    with running(segmenter, source=Still(), connections=1, seconds=3) as server:
-        server.client.close()
-        with socket.create_connection(("127.0.0.1", server.port)) as idle:
-            idle.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert idle.recv(1)
-            assert httpx.get(f"{server.url}/healthz").status_code == 503
-            until(lambda: httpx.get(f"{server.url}/healthz").status_code == 200)
-
-
 def test_metrics_count_what_happened(segmenter, picture):
     parser = pytest.importorskip("prometheus_client.parser")
     with running(segmenter) as server:
@@ -399,150 +226,3 @@ def test_the_page_is_whole_and_its_policy_strict(segmenter):
         info = server.client.get("/info").json()
         assert (info["engine"], info["default_task"], info["source"]) == ("toy", "panoptic", None)
         assert [label["name"] for label in info["labels"]] == ["ball", "leaf", "sky", "snow"]
-
-
-def test_the_live_view_gives_the_newest_frame_and_its_segments(segmenter, picture, tmp_path):
-    mirrored = np.ascontiguousarray(picture[:, ::-1])
-    video = write_video(tmp_path / "clip.avi", [picture, mirrored] * 3)
-    with NewestFrame(str(video)) as source, running(segmenter, source=source) as server:
-        seen, sides = [], set()
-        after = 0
-        for _ in range(8):
-            answer = server.client.get("/live", params={"after": after, "task": "panoptic"})
-            assert answer.status_code == 200, answer.text
-            content = answer.json()
-            after = content["frame"]
-            seen.append(after)
-            frame = cv2.imdecode(np.frombuffer(base64.b64decode(content["image"]), np.uint8), cv2.IMREAD_COLOR)
-            assert frame.shape == picture.shape
-            ball = next(one for one in content["segments"] if one["label"] == "ball")
-            sides.add(ball["box"][0] < 10)
-            assert (frame[30, 10, 2] > 200) == (ball["box"][0] < 10) or (frame[30, 10] > 200).all()
-        assert seen == sorted(set(seen))
-        assert sides == {True, False}
-        assert server.client.get("/info").json()["source"] == "live"
-        time.sleep(0.35)  # frames of the meantime are passed over
-        assert server.client.get("/live", params={"after": after}).json()["frame"] > after + 2
-
-
-def test_watchers_share_the_work_on_a_frame(segmenter, picture):
-    class Still:
-        newest, state = (1, picture), "live"
-
-    slow = Slow(segmenter)
-    with running(slow, source=Still(), waiting=0) as server, concurrent.futures.ThreadPoolExecutor(4) as pool:
-        watching = [pool.submit(server.client.get, "/live") for _ in range(4)]
-        until(lambda: slow.begun == 1)
-        time.sleep(0.2)
-        slow.go.set()
-        assert {future.result().status_code for future in watching} == {200}
-    assert slow.begun == 1
-
-
-def test_answers_for_watchers_are_few_and_failures_are_not_kept(segmenter, picture, monkeypatch):
-    class Still:
-        newest, state = (1, picture), "live"
-
-    made = []
-    monkeypatch.setattr(
-        "mask2edge.runtime.http_app.answer", lambda *given, **more: made.append(given) or real_answer(*given, **more)
-    )
-    with running(segmenter, source=Still()) as server:
-        monkeypatch.setattr(segmenter, "timed", lambda *_: (_ for _ in ()).throw(cli.InputError("a failure")))
-        check_refused(server.client.get("/live"), 500, "the engine failed")
-        monkeypatch.delattr(segmenter, "timed")
-        assert server.client.get("/live").status_code == 200
-        made.clear()
-        for score in range(40):
-            assert server.client.get("/live", params={"min_score": score / 100}).status_code == 200
-        assert len(made) == 39  # 0 is the default, which was there
-        server.client.get("/live", params={"min_score": 0.39})
-        assert len(made) == 39
-        server.client.get("/live", params={"min_score": 0.01})
-        assert len(made) == 40  # dropped for newer ones
-
-
-def test_a_source_that_is_lost_is_a_503(segmenter, monkeypatch):
-    class Lost:
-        newest, state = (0, None), "lost"
-
-    monkeypatch.setattr("mask2edge.runtime.http_app.FRAME_SECONDS", 0.1)
-    with running(segmenter, source=Lost()) as server:
-        check_refused(server.client.get("/live"), 503, "no frame from the source within 0.1 s (lost)")
-        assert server.client.get("/healthz").json() == {"status": "ok", "source": "lost"}
-
-
-def test_requests_at_hand_are_answered_before_the_end(segmenter, picture):
-    slow = Slow(segmenter)
-    with running(slow) as server, concurrent.futures.ThreadPoolExecutor(1) as pool:
-        held = pool.submit(server.client.post, "/segment", content=encoded(picture))
-        until(lambda: slow.begun == 1)
-        server.service.stopping.set()
-        time.sleep(0.5)
-        assert server.thread.is_alive()
-        slow.go.set()
-        check_same(held.result().json(), segmenter(picture))
-        server.thread.join(60)
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{server.url}/healthz")
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_command_cleanly(make_engine, picture, number):
-    command = [sys.executable, "runtime/serve.py", make_engine(), "--port", "0", "--json"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        about = json.loads(process.stdout.readline())
-        answer = httpx.post(f"{about['url']}segment", content=encoded(picture), timeout=60)
-        assert answer.status_code == 200
-        process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert (process.returncode, stdout, stderr) == (0, "", "")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["missing.engine"], "expected an engine folder with spec.json"),
-        (["ENGINE", "--source", "missing.mp4"], "missing.mp4: expected a video file, camera index, address or"),
-        (["ENGINE", "--source", "ENGINE/spec.json"], "expected a video, got a file that OpenCV cannot open"),
-        (["ENGINE", "--host", "203.0.113.7"], "choose another port, or a host of this machine"),
-        (["ENGINE", "--port", "TAKEN"], "choose another port"),
-        (["ENGINE", "--port", "70000"], "choose another port"),
-        (["ENGINE", "--token-file", "missing"], "expected a file with a token"),
-        (["ENGINE", "--token-file", "EMPTY"], "expected one word in ASCII"),
-    ],
-)
-def test_mistakes_are_one_line(make_engine, tmp_path, capsys, arguments, message):
-    (tmp_path / "empty").write_text(" \n")
-    engine = make_engine()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        names = {"ENGINE": str(engine), "TAKEN": str(taken.getsockname()[1]), "EMPTY": str(tmp_path / "empty")}
-        names["ENGINE/spec.json"] = str(engine / "spec.json")
-        given = [names.get(argument, argument) for argument in arguments]
-        if "--port" not in given:
-            given += ["--port", "0"]
-        code = cli.main(given)
-    captured = capsys.readouterr()
-    assert (code, captured.out) == (2, "")
-    assert message in captured.err
-    assert captured.err.count("\n") == 1
-
-
-def test_the_token_comes_from_the_environment_too(tmp_path, monkeypatch):
-    monkeypatch.setenv(cli.TOKEN_VARIABLE, "from-the-environment\n")
-    assert cli._read_token(None) == "from-the-environment"
-    (tmp_path / "token").write_text("from-a-file\n")
-    assert cli._read_token(tmp_path / "token") == "from-a-file"
-    monkeypatch.delenv(cli.TOKEN_VARIABLE)
-    assert cli._read_token(None) is None
-
-
-def test_help_has_an_example():
-    done = subprocess.run(
-        [sys.executable, "runtime/serve.py", "--help"], cwd=ROOT, capture_output=True, text=True, env=os.environ
-    )
-    assert done.returncode == 0
-    assert "example: python runtime/serve.py" in done.stdout

@@ -23,12 +23,11 @@ LOST, GAINED = 0.2, 0.3  # probability that a token inside a mask is left out, a
 
 @dataclass(frozen=True)
 class Pilots:
-    """labels: int64 [N, P]; masks: bool [N, P, H, W] over the padded input; counts: N, how many of P are targets;
-    seeds: N, of the noise."""
+    """labels: int64 [N, P]; masks: bool [N, P, H, W] over the padded input; seeds: N, of the noise. Behind an image's
+    targets come fillers, of class 0 and with empty masks."""
 
     labels: Tensor
     masks: Tensor
-    counts: tuple[int, ...]
     seeds: tuple[int, ...]
 
     def to(self, device: torch.device) -> Pilots:
@@ -53,8 +52,7 @@ class Pilots:
 
 def gather_pilots(targets: Sequence[Mapping[str, Tensor]], generators: Sequence[torch.Generator]) -> Pilots | None:
     """targets: N dicts {"labels": int64 [T], "masks": bool [T, H, W]}, of different T; None where all are empty."""
-    counts = tuple(len(target["labels"]) for target in targets)
-    most = max(counts)
+    most = max(len(target["labels"]) for target in targets)
     if not most:
         return None
     labels = torch.stack([F.pad(target["labels"], (0, most - len(target["labels"]))) for target in targets])
@@ -62,4 +60,4 @@ def gather_pilots(targets: Sequence[Mapping[str, Tensor]], generators: Sequence[
         [F.pad(target["masks"], (0, 0, 0, 0, 0, most - len(target["masks"]))) for target in targets]
     )  # [N, P, H, W]
     seeds = tuple(int(torch.randint(2**62, (1,), generator=generator)) for generator in generators)
-    return Pilots(labels, masks, counts, seeds)
+    return Pilots(labels, masks, seeds)
