@@ -1,6 +1,7 @@
 """Makes the helpers beside this file importable in every test (`import reference_models`); models of a session."""
 
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.envir
 # Side by side, workers with two spinning threads each are up to ten times slower than workers with one.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# `make test &` of a script starts with Ctrl-C ignored, and hands that down: tests of it would send signals to nobody.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
