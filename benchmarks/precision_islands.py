@@ -31,7 +31,7 @@ from mask2edge.export.half_storage import metadata_of, store_full
 from mask2edge.export.onnx_metadata import Description
 from mask2edge.export.precision import typed_graph
 from mask2edge.export.precision_islands import ISLANDS, LEFT_IN_HALF
-from mask2edge.export.stage_comparison import INJECTED, is_mask, runner, with_injected_masks, with_stage_outputs
+from mask2edge.export.stage_comparison import INJECTED, decides, runner, with_injected_masks, with_stage_outputs
 from mask2edge.runtime.command_line import InputError, command, say
 from mask2edge.runtime.images import read_image
 from mask2edge.runtime.preprocess import preprocess
@@ -83,7 +83,7 @@ class Meter:
         squared = dict.fromkeys(self.stages, 0.0)
         scale = dict.fromkeys(self.stages, 0.0)
         for pixels, expected in zip(self.pixels, self.expected, strict=True):
-            masks = {INJECTED + name: value for name, value in expected.items() if is_mask(name)}
+            masks = {INJECTED + name: value for name, value in expected.items() if decides(name)}
             found = run({"pixels": pixels, **{name: value for name, value in masks.items() if name in inputs}})
             for name in self.stages:
                 squared[name] += float(np.square(found[name] - expected[name], dtype=np.float64).mean())

@@ -23,10 +23,10 @@ from mask2edge.train.model.pixel_decoder import STRIDES
 
 
 def is_mask2former(decoder: MaskDecoder) -> bool:
-    """Whether the rewrites hold: masked attention before self-attention, one level for a layer, learned queries."""
+    """Whether the rewrites hold: masked attention before self-attention, one level a layer, queries that predict."""
     return (
         decoder.masked
-        and decoder.query_features is not None
+        and decoder.predicts_first
         and all(len(levels) == 1 for levels in decoder.schedule)
         and all(isinstance(layer.cross_attention, Attention) and not layer.self_first for layer in decoder.layers)
     )

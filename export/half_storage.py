@@ -23,7 +23,7 @@ from mask2edge.export.stage_comparison import (
     INJECTED,
     TOLERANCE,
     compare,
-    is_mask,
+    decides,
     noise,
     report,
     require,
@@ -77,7 +77,7 @@ def store_half_verified(proto: onnx.ModelProto) -> onnx.ModelProto:
     batch, height, width = Description.from_metadata(metadata_of(proto), "the graph").profile.min
     pixels = noise(batch, height, width)
     expected = runner(with_stage_outputs(rounded))({"pixels": pixels})
-    masks = {INJECTED + name: value for name, value in expected.items() if is_mask(name)}
+    masks = {INJECTED + name: value for name, value in expected.items() if decides(name)}
     expected = runner(with_injected_masks(rounded))({"pixels": pixels, **masks})
     comparison = compare(expected, runner(with_injected_masks(half)), runner(with_stage_outputs(half)), pixels)
     say(f"{HALF_STORAGE}; compared with the same network on rounded weights:")

@@ -35,6 +35,7 @@ from mask2edge.export.stages import stage
 from mask2edge.export.standard_ops import Operators
 from mask2edge.train.model.backbones.frozen_batch_norm import FrozenBatchNorm2d
 from mask2edge.train.model.decoder_layer import DecoderLayer
+from mask2edge.train.model.guided_queries import FirstQueries, GuidedQueries, best_pixels
 from mask2edge.train.model.mask2former import Mask2Former
 from mask2edge.train.model.mask_decoder import MaskDecoder
 from mask2edge.train.model.pixel_decoder import (
@@ -145,6 +146,7 @@ class InferencePixelDecoder(nn.Module):
 class InferenceMaskDecoder(nn.Module):
     """The mask decoder, predicting in full after the last layer alone."""
 
+    query_features: Tensor
     first_mask_embed: Tensor
     first_mask_bias: Tensor
     first_query: Tensor
@@ -160,8 +162,7 @@ class InferenceMaskDecoder(nn.Module):
         self.layers = nn.ModuleList(
             InferenceDecoderLayer(layer, decoder.query_positions, ops) for layer in decoder.layers
         )
-        assert decoder.query_features is not None
-        self.query_features = nn.Buffer(decoder.query_features.detach())
+        self.guided_queries = decoder.guided_queries
         self.levels = decoder.levels_read
         # of each layer its level, as a place in `levels`, and how many layers before it read the same
         reads = [self.levels.index(level) for (level,) in decoder.schedule]
@@ -174,11 +175,15 @@ class InferenceMaskDecoder(nn.Module):
             ]
             self.keys.append(merge_linears([attention.key_projection for attention in attentions], embed))
             self.values.append(merge_linears([attention.value_projection for attention in attentions], embed))
-        with torch.no_grad():
-            embed, bias = self.mask_embed(self.query_features[None])
-            query = decoder.layers[0].cross_attention.query_projection(
-                decoder.query_features + decoder.query_positions
-            )  # [Q, C]
+        if decoder.query_features is not None:
+            self.fold_first(decoder, decoder.query_features.detach())
+
+    @torch.no_grad()
+    def fold_first(self, decoder: MaskDecoder, features: Tensor) -> None:
+        """Of learned queries [Q, C], what the first prediction and the first layer make of them."""
+        embed, bias = self.mask_embed(features[None])
+        query = decoder.layers[0].cross_attention.query_projection(features + decoder.query_positions)  # [Q, C]
+        self.register_buffer("query_features", features)  # [Q, C]
         self.register_buffer("first_mask_embed", embed)  # [1, Q, C]
         self.register_buffer("first_mask_bias", bias)  # [1, Q, 1]
         self.register_buffer("first_query", query[None])  # [1, Q, C]
@@ -198,19 +203,44 @@ class InferenceMaskDecoder(nn.Module):
             keys.append(self.keys[read](positioned).split(tokens.shape[2], 2))
             values.append(self.values[read](tokens).split(tokens.shape[2], 2))
 
-        queries = self.query_features.expand(batch, -1, -1)  # [N, Q, C]
-        mask_logits = self.first_mask_embed @ small[self.schedule[0][0]] + self.first_mask_bias  # [N, Q, hw]
+        positions = centres = query = None
+        if self.guided_queries is None:
+            queries = self.query_features.expand(batch, -1, -1)  # [N, Q, C]
+            query = self.first_query.expand(batch, -1, -1)  # [N, Q, C]
+            embed, bias = self.first_mask_embed, self.first_mask_bias
+        else:
+            queries, positions, centres = self.guide(self.guided_queries, levels[-1], *shapes[-1])
+            embed, bias = self.mask_embed(queries)
         for index, (layer, (read, turn)) in enumerate(zip(self.layers, self.schedule, strict=True)):
-            query = self.first_query.expand(batch, -1, -1) if index == 0 else None  # [N, Q, C]
             if index > 0:
+                query = None
                 embed, bias = self.mask_embed(queries)
-                mask_logits = embed @ small[read] + bias  # [N, Q, hw]
+            mask_logits = embed @ small[read] + bias  # [N, Q, hw]
+            if centres is not None:
+                mask_logits = mask_logits + self.window(queries, centres, fine, STRIDES[self.levels[read]] // 4)
             mask_logits = stage(mask_logits, f"decoder.{index}.mask_logits")
-            queries = layer(queries, query, keys[read][turn], values[read][turn], mask_logits)
+            queries = layer(queries, query, keys[read][turn], values[read][turn], mask_logits, positions)
             queries = stage(queries, f"decoder.{index}.queries")
         embed, bias = self.mask_embed(queries)
         full = embed @ fine.flatten(2) + bias  # [N, Q, H/4 * W/4]
+        if centres is not None:
+            full = full + self.window(queries, centres, fine, 1)
         return self.class_head(self.norm(queries)), full.unflatten(2, fine.shape[2:])
+
+    def guide(self, guided: GuidedQueries, tokens: Tensor, height: int, width: int) -> FirstQueries:
+        """tokens [N, hw, C] at stride 8."""
+        logits = guided.scores(tokens.transpose(1, 2).unflatten(2, (height, width)))  # [N, K, h, w]
+        chosen = best_pixels(stage(logits, "decoder.proposal_logits"), guided.num_queries)  # [N, Q]
+        return guided.queries_at(chosen, tokens, height, width)
+
+    def window(self, queries: Tensor, centres: Tensor, fine: Tensor, factor: int) -> Tensor:
+        """What guided queries add to their masks, `factor` times smaller than the fine map: [N, Q, hw]."""
+        assert self.guided_queries is not None
+        parts = self.guided_queries.windows(self.norm(queries), centres, *fine.shape[2:])
+        if factor > 1:  # bilinear resizing by an even factor: the mean of the two in the middle
+            parts = [(part[..., factor // 2 - 1 :: factor] + part[..., factor // 2 :: factor]) / 2 for part in parts]
+        rows, columns = parts
+        return (rows[..., None] + columns[:, :, None]).flatten(2)
 
     def mask_embed(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """queries [N, Q, C] -> the fine map's factor [N, Q, C], and what is added to the mask logits [N, Q, 1]."""
@@ -222,43 +252,62 @@ class InferenceMaskDecoder(nn.Module):
 
 
 class InferenceDecoderLayer(nn.Module):
-    """A decoder layer whose query positions are constants in the biases of its projections."""
+    """A decoder layer whose query positions, where they are learned, are constants in the biases of its projections."""
 
     cross_bias: Tensor
     query_bias: Tensor
     key_bias: Tensor
     value_bias: Tensor
 
-    def __init__(self, layer: DecoderLayer, query_positions: Tensor, ops: Operators) -> None:
+    def __init__(self, layer: DecoderLayer, query_positions: Tensor | None, ops: Operators) -> None:
         super().__init__()
         self.layer = layer
         self.ops = ops
         attention = layer.self_attention
         linears = (attention.query_projection, attention.key_projection, attention.value_projection)
+        # what is projected with a position: the queries of both attentions, and the keys of one
+        positioned = merge_linears([layer.cross_attention.query_projection, *linears[:2]])
         with torch.no_grad():
-            self.register_buffer("cross_bias", layer.cross_attention.query_projection(query_positions))  # [Q, C]
-            self.register_buffer("query_bias", linears[0](query_positions))  # [Q, C]
-            self.register_buffer("key_bias", linears[1](query_positions))  # [Q, C]
             self.register_buffer("value_bias", linears[2].bias.clone())  # [C]
             self.self_weight = nn.Buffer(torch.cat([linear.weight for linear in linears]))  # [3C, C]
+            if query_positions is None:
+                self.positioned = positioned
+            else:
+                biases = positioned(query_positions).chunk(3, -1)  # 3 x [Q, C]
+                for name, bias in zip(("cross_bias", "query_bias", "key_bias"), biases, strict=True):
+                    self.register_buffer(name, bias.contiguous())
 
-    def forward(self, queries: Tensor, query: Tensor | None, key: Tensor, value: Tensor, mask_logits: Tensor) -> Tensor:
-        """queries [N, Q, C]; projected query (None: calculated), key and value [N, S, C]; mask_logits [N, Q, S]
-        -> [N, Q, C]."""
+    def forward(
+        self,
+        queries: Tensor,
+        query: Tensor | None,
+        key: Tensor,
+        value: Tensor,
+        mask_logits: Tensor,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """queries [N, Q, C]; projected query (None: calculated), key and value [N, S, C]; mask_logits [N, Q, S];
+        positions [N, Q, C] of queries that have no constant ones -> [N, Q, C]."""
         layer, heads = self.layer, self.layer.cross_attention.num_heads
+        if positions is None:
+            cross_bias, query_bias, key_bias = self.cross_bias, self.query_bias, self.key_bias
+        else:
+            cross_bias, query_bias, key_bias = self.positioned(positions).chunk(3, -1)  # 3 x [N, Q, C]
         if query is None:
-            query = queries @ layer.cross_attention.query_projection.weight.T + self.cross_bias  # [N, Q, C]
+            query = queries @ layer.cross_attention.query_projection.weight.T + cross_bias  # [N, Q, C]
         attended = self.ops.masked_attention(query, key, value, mask_logits, heads)  # [N, Q, C]
         queries = layer.cross_norm(queries + layer.cross_attention.output_projection(attended))
-        queries = layer.self_norm(queries + layer.self_attention.output_projection(self.attend_to_queries(queries)))
+        queries = layer.self_norm(
+            queries + layer.self_attention.output_projection(self.attend_to_queries(queries, query_bias, key_bias))
+        )
         return layer.ffn_norm(queries + layer.linear2(F.relu(layer.linear1(queries))))
 
-    def attend_to_queries(self, queries: Tensor) -> Tensor:
-        """Self-attention up to its output projection: [N, Q, C] -> [N, Q, C]."""
+    def attend_to_queries(self, queries: Tensor, query_bias: Tensor, key_bias: Tensor) -> Tensor:
+        """Self-attention up to its output projection: [N, Q, C] -> [N, Q, C]. Biases [Q, C] or [N, Q, C]."""
         heads = self.layer.self_attention.num_heads
         # One bias [Q, 3C] before the split would do, but TensorRT's fused attention takes it for [3C], and fails.
         projected = (queries @ self.self_weight.T).chunk(3, 2)  # 3 x [N, Q, C]
-        biases = (self.query_bias, self.key_bias, self.value_bias)
+        biases = (query_bias, key_bias, self.value_bias)
         query, key, value = (
             (x + bias).unflatten(2, (heads, -1)).transpose(1, 2) for x, bias in zip(projected, biases, strict=True)
         )  # [N, M, Q, D]
@@ -275,11 +324,11 @@ def position_tokens(height: int, width: int, like: Tensor) -> Tensor:
     return table.reshape(1, height * width, dim)
 
 
-def merge_linears(linears: Sequence[nn.Linear], input_offset: Tensor) -> nn.Linear:
+def merge_linears(linears: Sequence[nn.Linear], input_offset: Tensor | None = None) -> nn.Linear:
     """One layer with the outputs of all, for an input to which `input_offset` [C] would have been added."""
     weight = torch.cat([linear.weight for linear in linears])  # [n*C, C]
-    bias = torch.cat([linear.bias for linear in linears]) + weight @ input_offset  # [n*C]
-    return _linear(weight, bias)
+    bias = torch.cat([linear.bias for linear in linears])  # [n*C]
+    return _linear(weight, bias if input_offset is None else bias + weight @ input_offset)
 
 
 def fold_mask_features(last: nn.Linear, convolution: nn.Conv2d) -> nn.Linear:

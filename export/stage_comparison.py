@@ -5,7 +5,8 @@
 
 The sign of a mask logit decides what the next decoder layer attends to, so one flipped pixel moves all that follows by
 more than any tolerance. Stages are therefore compared with the reference's masks injected into every decoder layer;
-then the graph runs as it is, and the mask pixels that flipped are counted.
+then the graph runs as it is, and the mask pixels that flipped are counted. So are the scores that guided queries are
+chosen by: two that are nearly equal may change places, and with them their queries.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from mask2edge.trt_plugins import OP_DOMAIN, onnxruntime_ops_library, why_missin
 
 TOLERANCE = 1e-4  # largest absolute error over the largest absolute value (at least 1) of the stage
 OUTPUTS = ("class_logits", "mask_logits")
-STAGE = re.compile(r"backbone\.res[2-5]|pixel_decoder\.(level\d+|fine)|decoder\.\d+\.(mask_logits|queries)")
+STAGE = re.compile(
+    r"backbone\.res[2-5]|pixel_decoder\.(level\d+|fine)|decoder\.(\d+\.(mask_logits|queries)|proposal_logits)"
+)
+PROPOSALS = "decoder.proposal_logits"
 INJECTED = "injected."
 Arrays = dict[str, np.ndarray]
 
@@ -55,9 +59,9 @@ def with_stage_outputs(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_injected_masks(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """As `with_stage_outputs`, and the masks that layers attend by come from inputs `injected.<stage>`."""
+    """As `with_stage_outputs`, and what decides (`decides`) comes from inputs `injected.<stage>`."""
     copy = with_stage_outputs(proto)
-    masks = {name for name in stage_names(proto) if is_mask(name)}
+    masks = {name for name in stage_names(proto) if decides(name)}
     for node in copy.graph.node:
         for index, name in enumerate(node.input):
             if name in masks:
@@ -98,8 +102,9 @@ def compare(
     run_free: Callable[[Arrays], Arrays],
     pixels: np.ndarray,
 ) -> Comparison:
-    """`expected`: every stage of the reference; its masks are injected for the stages, and counted against without."""
-    masks = {INJECTED + name: value.astype(np.float32) for name, value in expected.items() if is_mask(name)}
+    """`expected`: every stage of the reference; its masks are injected for the stages, and counted against without.
+    Where guided queries change places, their masks' pixels count as flipped."""
+    masks = {INJECTED + name: value.astype(np.float32) for name, value in expected.items() if decides(name)}
     found = run_injected({"pixels": pixels, **masks})
     missing = sorted(set(expected) - set(found))
     if missing:
@@ -153,6 +158,11 @@ def report(comparison: Comparison) -> None:
 def is_mask(stage: str) -> bool:
     """Whether a stage is the mask logits that a decoder layer attends by."""
     return stage.startswith("decoder.") and stage.endswith(".mask_logits")
+
+
+def decides(stage: str) -> bool:
+    """Whether something discrete follows from a stage: what a layer attends to, or which pixels become queries."""
+    return is_mask(stage) or stage == PROPOSALS
 
 
 def _tensor(name: str) -> onnx.ValueInfoProto:

@@ -14,6 +14,7 @@ import torch
 
 from mask2edge.export.stage_comparison import (
     OUTPUTS,
+    PROPOSALS,
     TOLERANCE,
     Arrays,
     Comparison,
@@ -72,7 +73,12 @@ def plain_stages(model: Mask2Former, pixels: np.ndarray) -> Arrays:
 
         return hook
 
+    def proposals(module: Any, inputs: Any, outputs: Any) -> None:
+        stages[PROPOSALS] = outputs  # [N, K, H/8, W/8]
+
+    guided = model.mask_decoder.guided_queries
     hooks = [
+        *([guided.scores.register_forward_hook(proposals)] if guided is not None else []),
         model.backbone.register_forward_hook(backbone),
         model.pixel_decoder.register_forward_hook(pixel_decoder),
         model.pixel_decoder.mask_features.register_forward_pre_hook(fine),

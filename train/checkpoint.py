@@ -27,12 +27,12 @@ from mask2edge.train.model.mask2former import Mask2Former, build_model
 FORMAT = "mask2edge-checkpoint"
 SCHEMA = 1
 # [classes + 1, …] and [queries, …]: what a checkpoint of other classes, or of another number of queries, cannot give
-PLACES = ("pixel_decoder.token_places.weight", "pixel_decoder.fine_places.weight")
+ADDED = ("pixel_decoder.token_places.", "pixel_decoder.fine_places.", "mask_decoder.guided_queries.")
+QUERIES = ("mask_decoder.query_features", "mask_decoder.query_positions")
 PER_CLASS_OR_QUERY = (
     "mask_decoder.class_head.weight",
     "mask_decoder.class_head.bias",
-    "mask_decoder.query_features",
-    "mask_decoder.query_positions",
+    *QUERIES,
 )
 
 
@@ -133,7 +133,8 @@ def load_initial_weights(model: Mask2Former, weights: Mapping[str, Tensor], sour
         and own[name].shape[1:] == weights[name].shape[1:]
         and own[name].shape != weights[name].shape
     ]
-    left += [name for name in PLACES if name in own and name not in weights]
+    left += [name for name in own if name.startswith(ADDED) and name not in weights]
+    weights = {name: tensor for name, tensor in weights.items() if name in own or name not in QUERIES}
     load_weights(model, {**weights, **{name: own[name] for name in left}}, source)
     return left
 

@@ -28,7 +28,7 @@ BACKBONES = (
 CROSS_ATTENTIONS = ("masked", "plain", "mask-pooling")
 DECODER_FEATURES = ("round-robin", "stride-32", "stride-16", "stride-8", "concatenated")
 ATTENTION_ORDERS = ("cross-first", "self-first")
-QUERY_FEATURES = ("supervised", "unsupervised", "zero")
+QUERY_FEATURES = ("supervised", "unsupervised", "zero", "guided")
 PIXEL_DECODERS = ("msdeform", "fpn", "bifpn")
 
 
@@ -104,6 +104,7 @@ class LossConfig:
     oversample_ratio: float = 3.0
     importance_sample_ratio: float = 0.75
     pilot_weight: float = 0.0  # of mask-piloted training's terms (docs/decisions/0011); 0: none
+    proposal_weight: float = 4.0  # of the scores that guided queries are chosen by (model.query_features)
     matching_on: str = "points"  # or "masks": all pixels, at the mask logits' resolution
     loss_on: str = "points"  # or "masks": all pixels of the crop; nine times the loss's memory at 1024 squared
 
@@ -116,7 +117,7 @@ class LossConfig:
         for name in ("matching_on", "loss_on"):
             if getattr(self, name) not in ("points", "masks"):
                 raise InputError(f"loss.{name}: expected points or masks, got {getattr(self, name)!r}")
-        for name in ("class_weight", "mask_weight", "dice_weight", "pilot_weight"):
+        for name in ("class_weight", "mask_weight", "dice_weight", "pilot_weight", "proposal_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"loss.{name}: expected 0 or more, got {getattr(self, name)}")
         if not 0 < self.no_object_weight < math.inf:  # the only weight of a crop without a target, and divided by

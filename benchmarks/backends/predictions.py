@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from mask2edge.benchmarks.backends.stages import FEATURES, FINE, LABEL_MAP
+from mask2edge.benchmarks.backends.stages import FEATURES, FINE, LABEL_MAP, PROPOSALS
 from mask2edge.runtime.preprocess import Prepared
 from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.segmenter import Segmenter
 from mask2edge.runtime.session import OUTPUTS
+from mask2edge.train.model.guided_queries import best_pixels
 from mask2edge.train.model.mask2former import Mask2Former
 
 QUERIES = re.compile(r"decoder\.(\d+)\.queries")
@@ -45,11 +46,21 @@ class Predictions:
         with torch.no_grad():
             features = model.pixel_decoder.mask_features(_tensor(stages[FINE]))  # [N, C, H/4, W/4]
             stages[FEATURES] = features.numpy()
+            centres = self._centres(stages) if PROPOSALS in names else None
             for layer in layers[:-1]:
-                predicted = model.mask_decoder.predict(_tensor(stages[f"decoder.{layer}.queries"]), features)
+                predicted = model.mask_decoder.predict(_tensor(stages[f"decoder.{layer}.queries"]), features, centres)
                 stages[f"decoder.{layer}.class_prediction"] = predicted["class_logits"].numpy()  # [N, Q, K+1]
                 stages[f"decoder.{layer}.mask_prediction"] = predicted["mask_logits"].numpy()  # [N, Q, H/4, W/4]
         return stages
+
+    def _centres(self, stages: Any) -> torch.Tensor | None:
+        """Where this backend's guided queries began, [N, Q, 2]."""
+        guided = self._model.mask_decoder.guided_queries
+        assert guided is not None
+        logits = _tensor(stages[PROPOSALS])  # [N, K, H/8, W/8]
+        chosen = best_pixels(logits, guided.num_queries)  # [N, Q]
+        tokens = logits.new_zeros(len(logits), logits[0, 0].numel(), guided.positions.in_features)
+        return guided.queries_at(chosen, tokens, *logits.shape[2:]).centres
 
 
 class LabelMap:

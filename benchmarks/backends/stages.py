@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 FINE, FEATURES = "pixel_decoder.fine", "pixel_decoder.mask_features"
+PROPOSALS = "decoder.proposal_logits"
 LABEL_MAP = "label_map"
 RESULTS = ("class_logits", "mask_logits", LABEL_MAP)
 OF_A_LAYER = {  # in the order of calculation
@@ -25,6 +26,8 @@ def place(stage: str) -> tuple[int, int, int]:
     """A key that sorts stages as they are calculated. Raises ValueError for a name that is none of ours."""
     if stage in RESULTS:
         return 3, 0, RESULTS.index(stage)
+    if stage == PROPOSALS:
+        return 2, -1, 0
     part, number, kind = _parts(stage)
     if part == "decoder":
         return 2, number, list(OF_A_LAYER).index(kind)
@@ -35,6 +38,8 @@ def title(stage: str) -> str:
     """For people. Layers count from 0, as in the names."""
     if stage in RESULTS:
         return stage.replace("_", " ")
+    if stage == PROPOSALS:
+        return "scores that queries are chosen by"
     part, number, kind = _parts(stage)
     if part == "decoder":
         return f"decoder layer {number}'s {OF_A_LAYER[kind]}"

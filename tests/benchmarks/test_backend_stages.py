@@ -1,5 +1,6 @@
 """Where backend and checkpoint part is found: weights and graphs of a tiny network, changed on purpose."""
 
+import dataclasses
 from contextlib import contextmanager
 
 import numpy as np
@@ -117,8 +118,14 @@ def test_flips_are_what_numpy_counts(loaded, graph):
     assert all(one.flips is None for one in outcome.differences if not is_mask(one.stage) and one.stage != "label_map")
 
 
-def test_predictions_of_inner_layers_are_the_models_own(loaded, reference):
-    model, _ = loaded
+@pytest.mark.parametrize("query_features", ["supervised", "guided"])
+def test_predictions_of_inner_layers_are_the_models_own(loaded, query_features):
+    _, checkpoint = loaded
+    torch.manual_seed(0)
+    model = build_model(dataclasses.replace(checkpoint.model_config, query_features=query_features)).eval()
+    reference = Reference(model, checkpoint.spec, FIXED, noise(80, 120))
+    assert ("decoder.proposal_logits" in reference.stages) == (query_features == "guided")
+    assert sorted(reference.stages, key=place)
     with torch.no_grad():
         auxiliary = model(torch.from_numpy(reference.pixels))["auxiliary"][1:]  # without the learned queries'
     assert len(auxiliary) == LAYERS - 1

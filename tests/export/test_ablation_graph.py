@@ -37,6 +37,7 @@ REWRITTEN = [
     {"decoder_features": "stride-8"},
     {"place_codes": True},
     {"query_features": "unsupervised"},
+    {"query_features": "guided"},
     {"decoder_dropout": 0.1},
     {"pixel_decoder": "fpn"},
     {"pixel_decoder": "bifpn"},
@@ -45,6 +46,7 @@ REWRITTEN = [
 TELLING = [
     {"decoder_features": "concatenated"},
     {"decoder_features": "stride-8", "place_codes": True},
+    {"query_features": "guided"},
     {"query_features": "zero", "cross_attention": "mask-pooling", "attention_order": "self-first"},
     {"pixel_decoder": "bifpn"},
 ]

@@ -15,7 +15,7 @@ from mask2edge.export.stage_comparison import (
     INJECTED,
     Comparison,
     compare,
-    is_mask,
+    decides,
     noise,
     relative_error,
     require,
@@ -114,7 +114,7 @@ def test_injected_masks_are_what_layers_attend_by(exported, network):
     pixels = noise(1, 64, 96)
     stages = plain_stages(network, pixels)
     run = runner(with_injected_masks(exported("standard", FIXED)))
-    masks = {INJECTED + name: value for name, value in stages.items() if is_mask(name)}
+    masks = {INJECTED + name: value for name, value in stages.items() if decides(name)}
     before = run({"pixels": pixels, **masks})["decoder.1.queries"]
     after = run({"pixels": pixels, **masks, "injected.decoder.1.mask_logits": -masks["injected.decoder.1.mask_logits"]})
     assert relative_error(after["decoder.1.queries"], before) > 1e-3

@@ -51,6 +51,14 @@ def test_round_trip(written):
         ({"num_queries": 9}, {"query_features", "query_positions"}),
         ({"place_codes": True}, {"token_places.weight", "fine_places.weight"}),
         (
+            {"query_features": "guided"},
+            {
+                f"guided_queries.{name}.{kind}"
+                for name in ("scores.0", "scores.2", "features", "positions")
+                for kind in ("weight", "bias")
+            },
+        ),
+        (
             {"num_classes": 2, "num_queries": 3},
             {"class_head.weight", "class_head.bias", "query_features", "query_positions"},
         ),

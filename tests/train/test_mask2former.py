@@ -84,7 +84,10 @@ def test_a_size_that_is_no_multiple_of_32_is_refused(size):
         ({"cross_attention": "soft"}, "model.cross_attention: expected one of masked, plain, mask-pooling, got 'soft'"),
         ({"decoder_features": "1/8"}, "model.decoder_features: expected one of round-robin, stride-32, .* got '1/8'"),
         ({"attention_order": "self"}, "model.attention_order: expected one of cross-first, self-first, got 'self'"),
-        ({"query_features": ""}, "model.query_features: expected one of supervised, unsupervised, zero, got ''"),
+        (
+            {"query_features": ""},
+            "model.query_features: expected one of supervised, unsupervised, zero, guided, got ''",
+        ),
         (
             {"pixel_decoder": "fpn", "place_codes": True},
             "model.place_codes: expected false but for the pixel decoder msdeform, got true with fpn",

@@ -135,13 +135,15 @@ def test_shapes_and_gradients_of_every_switch(switches):
     torch.manual_seed(0)
     model = build_model(config)
     output = model(torch.randn(2, 3, 64, 96))
-    supervised = config.query_features == "supervised"
+    supervised = config.query_features in ("supervised", "guided")
     assert len(output["auxiliary"]) == config.decoder_layers - (not supervised)
     predictions = [output, *output["auxiliary"]]
     for prediction in predictions:
         assert prediction["class_logits"].shape == (2, 6, 5)
         assert prediction["mask_logits"].shape == (2, 6, 16, 24)
-    sum(p[key].square().mean() for p in predictions for key in ("class_logits", "mask_logits")).backward()
+    everything = [p[key] for p in predictions for key in ("class_logits", "mask_logits")]
+    everything += [output[key] for key in output if key == "proposal_logits"]
+    sum(values.square().mean() for values in everything).backward()
     gradients = {name: p.grad for name, p in model.named_parameters()}
     assert [name for name, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()] == []
     zero = {name for name, gradient in gradients.items() if not gradient.any()}

@@ -19,6 +19,7 @@ from mask2edge.runtime.command_line import InputError
 from mask2edge.train.config import LossConfig
 from mask2edge.train.loss.matcher import HungarianMatcher
 from mask2edge.train.loss.point_sampling import sample_masks, sample_points, uncertain_points, uniform_points
+from mask2edge.train.loss.proposals import proposal_loss
 
 Target = Mapping[str, Tensor]  # {"labels": int64 [T], "masks": bool, uint8 or floating [T, H, W]}
 Match = tuple[Tensor, Tensor]  # queries and their targets, int64 [min(Q, T)] each
@@ -46,6 +47,7 @@ class SetCriterion(nn.Module):
             raise InputError(f"num_classes: expected at least 1, got {num_classes}")
         self.num_classes = num_classes
         self.weights = {"class": loss.class_weight, "mask": loss.mask_weight, "dice": loss.dice_weight}
+        self.weights["proposal"] = loss.proposal_weight
         self.pilot_weight = loss.pilot_weight
         self.num_points = loss.num_points
         self.oversample_ratio = loss.oversample_ratio
@@ -93,6 +95,8 @@ class SetCriterion(nn.Module):
         for index, mask_logits in enumerate(outputs.get("piloted", ())):
             terms = self._piloted_losses(mask_logits, labels, masks, num_masks, generators)
             losses.update({f"{name}_piloted_{index}": self.pilot_weight * value for name, value in terms.items()})
+        if "proposal_logits" in outputs:
+            losses["proposal"] = proposal_loss(outputs["proposal_logits"], labels, masks, num_masks)
         return losses
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:

@@ -52,7 +52,7 @@ class DecoderLayer(nn.Module):
         memory_position: Tensor,
         mask_logits: Tensor | None,
     ) -> Tensor:
-        """queries [N, Q, C], query_positions [Q, C], memory [N, S, C] (level embedding added),
+        """queries [N, Q, C], query_positions [Q, C] or [N, Q, C], memory [N, S, C] (level embedding added),
         memory_position [1, S, C], mask_logits [N, Q, S] at the memory's size, or None -> [N, Q, C]."""
         if self.self_first:
             queries = self.read_queries(queries, query_positions)

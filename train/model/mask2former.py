@@ -46,6 +46,8 @@ class Mask2Former(nn.Module):
         mask_features, levels = self.pixel_decoder(self.backbone(pixels))
         *auxiliary, final = self.mask_decoder(levels, mask_features)
         outputs = {**final, "auxiliary": auxiliary}
+        if auxiliary and "proposal_logits" in auxiliary[0]:
+            outputs["proposal_logits"] = auxiliary[0].pop("proposal_logits")
         if pilots is not None:
             outputs["piloted"] = self.mask_decoder.piloted(levels, mask_features, pilots)
         return outputs

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mask2edge.train.model.decoder_layer import DecoderLayer
 from mask2edge.train.model.float32_islands import mask_logits
+from mask2edge.train.model.guided_queries import FirstQueries, GuidedQueries
 from mask2edge.train.model.piloting import Pilots
 from mask2edge.train.model.pixel_decoder import NUM_LEVELS
 from mask2edge.train.model.position import sine_position
@@ -57,11 +58,19 @@ class MaskDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.masked = cross_attention != "plain"
-        self.supervised = query_features == "supervised"
+        self.supervised = query_features in ("supervised", "guided")
         self.schedule = levels_of_layers(features, num_layers)
         self.levels_read = sorted({level for levels in self.schedule for level in levels})
-        self.query_features = None if query_features == "zero" else nn.Parameter(torch.randn(num_queries, hidden_dim))
-        self.query_positions = nn.Parameter(torch.randn(num_queries, hidden_dim))
+        self.predicts_first = query_features != "zero"
+        self.query_features: nn.Parameter | None = None
+        self.query_positions: nn.Parameter | None = None
+        self.guided_queries: GuidedQueries | None = None
+        if query_features == "guided":
+            self.guided_queries = GuidedQueries(num_queries, num_classes, hidden_dim)
+        else:
+            if query_features != "zero":
+                self.query_features = nn.Parameter(torch.randn(num_queries, hidden_dim))
+            self.query_positions = nn.Parameter(torch.randn(num_queries, hidden_dim))
         self.level_embed = nn.Parameter(torch.randn(NUM_LEVELS, hidden_dim))
         self.layers = nn.ModuleList(
             DecoderLayer(hidden_dim, ffn_dim, num_heads, cross_attention == "mask-pooling", self_first, dropout)
@@ -74,12 +83,15 @@ class MaskDecoder(nn.Module):
     def forward(self, levels: Sequence[Tensor], mask_features: Tensor) -> list[dict[str, Tensor]]:
         """levels: strides 32, 16, 8, each [N, C, h, w]; mask_features [N, C, H/4, W/4].
 
-        Returns one prediction for the learned queries (where they are supervised) and one per layer, the last being
-        the result, each {"class_logits": [N, Q, K+1], "mask_logits": [N, Q, H/4, W/4]}.
+        Returns one prediction for the first queries (where they are supervised) and one per layer, the last being
+        the result, each {"class_logits": [N, Q, K+1], "mask_logits": [N, Q, H/4, W/4]}. Of guided queries the first has
+        the scores of the pixels that they were chosen from too, "proposal_logits": [N, K, H/8, W/8].
         """
         memory, positions = self.memories(levels), self.positions(levels)
-        queries = self.initial_queries().expand(mask_features.shape[0], -1, -1)  # [N, Q, C]
-        prediction = None if self.query_features is None else self.predict(queries, mask_features)
+        (queries, query_positions, centres), proposal_logits = self.first_queries(levels)
+        prediction = self.predict(queries, mask_features, centres) if self.predicts_first else None
+        if prediction is not None and proposal_logits is not None:
+            prediction["proposal_logits"] = proposal_logits
         predictions = [prediction] if prediction is not None and self.supervised else []
         for layer, read in zip(self.layers, self.schedule, strict=True):
             mask_logits = None
@@ -87,12 +99,12 @@ class MaskDecoder(nn.Module):
                 mask_logits = attention_logits(prediction["mask_logits"], [levels[level] for level in read])
             queries = layer(
                 queries,
-                self.query_positions,
+                query_positions,
                 joined([memory[level] for level in read]),
                 joined([positions[level] for level in read]),
                 mask_logits,
             )
-            prediction = self.predict(queries, mask_features)
+            prediction = self.predict(queries, mask_features, centres)
             predictions.append(prediction)
         return predictions
 
@@ -118,9 +130,13 @@ class MaskDecoder(nn.Module):
             masks.append(mask_logits(self.heads(queries)[1], mask_features))
         return masks
 
-    def initial_queries(self) -> Tensor:
-        """[Q, C]"""
-        return torch.zeros_like(self.query_positions) if self.query_features is None else self.query_features
+    def first_queries(self, levels: Sequence[Tensor]) -> tuple[FirstQueries, Tensor | None]:
+        """What the first layer reads, and the logits [N, K, H/8, W/8] that guided queries were chosen by."""
+        if self.guided_queries is not None:
+            return self.guided_queries(levels[-1])
+        assert self.query_positions is not None
+        first = torch.zeros_like(self.query_positions) if self.query_features is None else self.query_features
+        return FirstQueries(first.expand(levels[-1].shape[0], -1, -1), self.query_positions), None
 
     def memories(self, levels: Sequence[Tensor]) -> dict[int, Tensor]:
         """Of each level that is read, its tokens [N, S, C]."""
@@ -144,12 +160,14 @@ class MaskDecoder(nn.Module):
         first, second, third = self.mask_head
         return self.class_head(normed), third(F.relu(second(F.relu(first(normed)))))
 
-    def predict(self, queries: Tensor, mask_features: Tensor) -> dict[str, Tensor]:
+    def predict(self, queries: Tensor, mask_features: Tensor, centres: Tensor | None = None) -> dict[str, Tensor]:
+        """centres: those of guided queries."""
         class_logits, mask_embed = self.heads(queries)
-        return {
-            "class_logits": class_logits,
-            "mask_logits": mask_logits(mask_embed, mask_features),
-        }
+        logits = mask_logits(mask_embed, mask_features)  # [N, Q, H/4, W/4]
+        if self.guided_queries is not None and centres is not None:
+            rows, columns = self.guided_queries.windows(self.norm(queries), centres, *logits.shape[2:])
+            logits = logits + rows[..., None] + columns[:, :, None]
+        return {"class_logits": class_logits, "mask_logits": logits}
 
 
 def attention_logits(logits: Tensor, maps: Sequence[Tensor]) -> Tensor:
