@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import functools
 import hashlib
 import os
@@ -20,7 +21,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-EXIT_BAD_INPUT = 2
+EXIT_BAD_INPUT, EXIT_REFUSED = 2, 1
+REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class InputError(ValueError):
@@ -28,7 +30,8 @@ class InputError(ValueError):
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
-    """Turns an InputError into one line on stderr and exit code 2, and Ctrl-C into 130; other errors are bugs."""
+    """Turns an InputError into one line on stderr and exit code 2, Ctrl-C into 130, what the machine refuses (a full
+    disk, a folder that may not be written) into one line and 1. Other errors are bugs."""
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +40,11 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
         except InputError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return EXIT_BAD_INPUT
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+            print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+            return EXIT_REFUSED
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

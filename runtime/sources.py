@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import glob
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO, TypeAlias
@@ -47,7 +48,7 @@ def pictures(
     sources: Sequence[Source], sampling: Sampling | None = None, ended: Callable[[], bool] = lambda: False
 ) -> Iterator[Picture]:
     """Of all sources in order; a frame's name is its video's with the number of the frame."""
-    names = output_names([Path(s.stem) if isinstance(s, VideoSource) else s for s in sources])
+    names = output_names(sources)
     images = [source for source in sources if isinstance(source, Path)]
     ids = image_ids(images) if len(images) == len(sources) else {}
     for source, name in zip(sources, names, strict=True):
@@ -83,18 +84,27 @@ def image_ids(paths: Sequence[Path]) -> dict[Path, int]:
     return {path: number for number, path in enumerate(paths, start=1)}
 
 
-def output_names(paths: Sequence[Path]) -> list[str]:
-    """Each file's stem, made different from the others' where two folders or formats share one."""
-    taken: set[str] = set()
-    names = []
-    for path in paths:
-        name, number = path.stem, 1
-        while name in taken:
+def output_names(sources: Sequence[Source]) -> list[str]:
+    """Each source's stem, made different from the others' where two folders or formats share one, and from the names of
+    a video's frames."""
+    taken: dict[str, None] = {}  # in order
+    frames: list[re.Pattern[str]] = []
+    for source in sources:
+        name, number = source.stem, 1
+        while True:
+            own = re.compile(re.escape(name) + r"-\d{6,}") if isinstance(source, VideoSource) else None
+            if not (
+                name in taken
+                or any(of_a_video.fullmatch(name) for of_a_video in frames)
+                or (own and any(own.fullmatch(other) for other in taken))
+            ):
+                break
             number += 1
-            name = f"{path.stem}-{number}"
-        taken.add(name)
-        names.append(name)
-    return names
+            name = f"{source.stem}-{number}"
+        taken[name] = None
+        if own:
+            frames.append(own)
+    return list(taken)
 
 
 def _sources_of(name: str) -> list[Source]:

@@ -1,5 +1,6 @@
 """The error contract of every command, and artifacts that are whole or absent."""
 
+import errno
 import os
 import stat
 
@@ -24,6 +25,31 @@ def test_a_bug_keeps_its_traceback():
         raise KeyError("a bug of ours")
 
     with pytest.raises(KeyError):
+        main([])
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "error: a file: No space left on device\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "out/a.png"), "error: out/a.png: Permission denied\n"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line_and_exit_code_1(capsys, error, line):
+    @command
+    def main(argv=None):
+        raise error
+
+    assert main([]) == 1
+    assert capsys.readouterr().err == line
+
+
+def test_an_operating_systems_error_that_is_a_bug_keeps_its_traceback():
+    @command
+    def main(argv=None):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "ours.json")
+
+    with pytest.raises(FileNotFoundError):
         main([])
 
 

@@ -51,6 +51,18 @@ def test_pictures_of_all_sources_have_names_of_their_own(folder):
     assert [picture.read().shape[0] for picture in found] == [8, 32, 32, 8]
 
 
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        (["film-000005.png", "film.avi"], ["film-000005", "film-2-000000", "film-2-000005"]),
+        (["film.avi", "film-000005.png"], ["film-000000", "film-000005", "film-000005-2"]),
+    ],
+)
+def test_an_image_named_as_a_frame_is_another_picture(folder, order, expected):
+    (folder / "a.png").rename(folder / "film-000005.png")
+    assert [picture.name for picture in pictures(find_sources(order), Sampling(every=5))] == expected
+
+
 def test_a_film_that_is_gone_is_an_error_of_its_own(folder):
     sources = find_sources(["film.avi", "a.png"])
     (folder / "film.avi").unlink()
