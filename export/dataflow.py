@@ -31,6 +31,7 @@ _OUTPUT = {
 }
 # Operators whose result has the type of another input than the first: a zero point, a scale.
 _TYPED_BY = {"QuantizeLinear": 2, "DequantizeLinear": 1, "Where": 1}
+_INDICES = ("TopK", 1)  # the output that is not of the values' type
 
 
 class Dataflow:
@@ -47,9 +48,11 @@ class Dataflow:
         self.types |= {value.name: value.type.tensor_type.elem_type for value in graph.input}
         self._live = {value.name for value in graph.input}  # tensors whose values depend on the pixels
         for node in self.nodes:
-            for name in node.output:
+            for place, name in enumerate(node.output):
                 self.producer[name] = node
-                self.types[name] = self._output_type(node)
+                self.types[name] = (
+                    TensorProto.INT64 if (node.op_type, place) == _INDICES else self._output_type(node)
+                )
             for name in dict.fromkeys(node.input):
                 self.readers[name].append(node)
             if node.op_type != "Shape" and self._live.intersection(node.input):

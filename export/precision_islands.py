@@ -19,9 +19,13 @@ from dataclasses import dataclass
 from onnx import NodeProto
 
 from mask2edge.export.dataflow import Dataflow
-from mask2edge.export.stage_comparison import is_mask
+from mask2edge.export.stage_comparison import PROPOSALS, is_mask
 
 NORMS = ("LayerNormalization", "InstanceNormalization")
+CHOICE = ("Pad", "Reshape", "ReduceMax", "Where", "Sub", "Equal", "MaxPool")
+WINDOW = (
+    "Reshape", "Add", "Unsqueeze", "Div", "Slice", "Clip", "Mul", "Neg", "Sub", "Gather", "Exp", "Concat", "Cast", "Floor",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,25 @@ def residual(flow: Dataflow) -> set[str]:
 def mask_logits(flow: Dataflow) -> set[str]:
     """The product of mask embeddings and features, and the addition of its bias, for every layer and the result."""
     return set().union(*(_product(flow, name) for name in [*filter(is_mask, flow.producer), "mask_logits"]))
+
+
+def windows(flow: Dataflow) -> set[str]:
+    """What guided queries add to their masks, from the places where they began and what they say of them."""
+    found = set()
+    for name in [*filter(is_mask, flow.producer), "mask_logits"]:
+        total = _last(flow, name)
+        if total is not None and len(product := _product(flow, name)) > 2:  # a second addition behind the bias
+            found |= _keys(flow.makers(total.input[1], WINDOW)) - product
+    return found
+
+
+def proposals(flow: Dataflow) -> set[str]:
+    """The scores that guided queries are chosen by, and the choice."""
+    found = [flow.producer[PROPOSALS]] if PROPOSALS in flow.producer else []
+    for node in flow.nodes:
+        if node.op_type == "TopK":
+            found += [node, *flow.makers(node.input[0], CHOICE)]
+    return _keys(found)
 
 
 def class_logits(flow: Dataflow) -> set[str]:
@@ -108,6 +131,8 @@ ISLANDS = (
     ),
     Island("residual stream", "every layer adds to it, and rounding at each addition piles up", residual),
     Island("mask logits", "their sign decides what the next layer attends to, and they are a result", mask_logits),
+    Island("windows", "squares of places in the image, which halves count in whole pixels", windows),
+    Island("proposals", "their order decides which pixels become queries", proposals),
     Island("class logits", "they are a result, and small", class_logits),
     Island(
         "sampling grid",
@@ -128,14 +153,22 @@ LEFT_IN_HALF = (
 
 
 def _product(flow: Dataflow, tensor: str) -> set[str]:
-    """The nodes that end in `tensor`: a MatMul, an Add, and reshaping after them."""
+    """The nodes that end in `tensor`: a MatMul, one Add or two, and reshaping after them."""
     found = []
-    for kind in ("Reshape", "Add", "MatMul"):
+    for kind in ("Reshape", "Add", "Add", "MatMul"):
         node = flow.producer.get(tensor)
         if node is not None and node.op_type == kind:
             found.append(node)
             tensor = next((name for name in node.input if name in flow.producer), "")
     return _keys(found)
+
+
+def _last(flow: Dataflow, tensor: str) -> NodeProto | None:
+    """The Add that makes `tensor`, before reshaping."""
+    node = flow.producer.get(tensor)
+    if node is not None and node.op_type == "Reshape":
+        node = flow.producer.get(node.input[0])
+    return node if node is not None and node.op_type == "Add" else None
 
 
 def _only_reader(flow: Dataflow, node: NodeProto | None, kind: str) -> NodeProto | None:

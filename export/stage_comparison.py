@@ -147,6 +147,7 @@ def report(comparison: Comparison) -> None:
     for name, error in comparison.errors.items():
         parts = name.split(".")
         group = f"decoder layer {parts[1]}" if parts[0] == "decoder" else parts[0].replace("_", " ")
+        group = "proposals" if name == PROPOSALS else group
         group = f"result, {group}" if name in OUTPUTS else group
         groups[group] = max(groups.get(group, 0.0), error)
     say("stage                   largest error, relative to the stage's largest value")

@@ -143,6 +143,20 @@ def test_each_backbone_under_a_short_decoder(graph, tmp_path, name, precision):
     check_builds(graph(name, FIXED, short=True), precision, tmp_path)
 
 
+@pytest.mark.parametrize("profile", [FIXED, SIZE], ids=["fixed", "dynamic-size"])
+def test_guided_queries(tmp_path, profile):
+    from mask2edge.export.to_onnx import export_model
+
+    base = PRESETS["coco-panoptic-lite0"]
+    config = dataclasses.replace(
+        base.model, query_features="guided", decoder_features="stride-8", place_codes=True, encoder_layers=1,
+        decoder_layers=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    proto = export_model(randomise(build_model(config)), base.spec(), profile, "standard")
+    check_builds(proto, "fp16", tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["coco-panoptic-r50", "coco-panoptic-swin-t", "coco-panoptic-lite0"])
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ class GuidedQueries(nn.Module):
         columns = place_code(1, width, dim, tokens.device, tokens.dtype)[0, dim // 2 :, 0].T  # [w, C/2]
         row = torch.div(chosen, width, rounding_mode="floor")  # [N, Q]
         column = chosen - row * width  # [N, Q]
-        places = torch.cat([rows[row], columns[column]], 2)  # [N, Q, C]
+        places = torch.cat([F.embedding(row, rows), F.embedding(column, columns)], 2)  # [N, Q, C]
         centres = (torch.stack([row, column], 2).to(wide_dtype(tokens.dtype)) + 0.5) * (8 / UNIT)  # [N, Q, 2]
         return FirstQueries(self.features(features), self.positions(places), centres)
 
@@ -85,7 +85,7 @@ class GuidedQueries(nn.Module):
         for axis, length in enumerate((height, width)):
             places = (torch.arange(length, device=queries.device).to(moved) + 0.5) * (4 / UNIT)  # [length]
             distances = places - moved[..., axis, None]  # [N, Q, length]
-            parts.append((-steepness[..., axis, None] * distances.square()).clamp(min=-FARTHEST))
+            parts.append((-steepness[..., axis, None] * distances * distances).clamp(min=-FARTHEST))
         return parts[0], parts[1]
 
 
@@ -95,4 +95,5 @@ def best_pixels(logits: Tensor, count: int) -> Tensor:
     peaks = logits == F.max_pool2d(logits, 3, stride=1, padding=1)  # [N, K, h, w]
     ranks = torch.where(peaks, logits, logits - NOT_A_PEAK).amax(1).flatten(1)  # [N, h*w]
     enough = F.pad(ranks, (0, count), value=-NO_PIXEL)  # [N, h*w + count]
-    return enough.topk(count).indices.clamp(max=ranks.shape[1] - 1)
+    last = torch.full((), ranks.shape[1] - 1, dtype=torch.int64, device=ranks.device)
+    return torch.minimum(enough.topk(count).indices, last)  # not clamp, which TensorRT has for floats alone
