@@ -26,13 +26,16 @@ from mask2edge.train.model.mask2former import Mask2Former, build_model
 
 FORMAT = "mask2edge-checkpoint"
 SCHEMA = 1
-# [classes + 1, …] and [queries, …]: what a checkpoint of other classes, or of another number of queries, cannot give
-ADDED = ("pixel_decoder.token_places.", "pixel_decoder.fine_places.", "mask_decoder.guided_queries.")
-QUERIES = ("mask_decoder.query_features", "mask_decoder.query_positions")
+PLACES = ("pixel_decoder.token_places.", "pixel_decoder.fine_places.")
+QUERIES = ("mask_decoder.query_features", "mask_decoder.query_positions", "mask_decoder.guided_queries.")
+# [classes, …], [classes + 1, …] and [queries, …]: what a checkpoint of other numbers cannot give
 PER_CLASS_OR_QUERY = (
     "mask_decoder.class_head.weight",
     "mask_decoder.class_head.bias",
-    *QUERIES,
+    "mask_decoder.guided_queries.scores.2.weight",
+    "mask_decoder.guided_queries.scores.2.bias",
+    "mask_decoder.query_features",
+    "mask_decoder.query_positions",
 )
 
 
@@ -122,8 +125,8 @@ def load_model(path: Path) -> tuple[Mask2Former, Checkpoint]:
 
 def load_initial_weights(model: Mask2Former, weights: Mapping[str, Tensor], source: str) -> list[str]:
     """Copies what a training run starts from, and gives the names of the tensors that stay as they are: class head and
-    queries, where their number differs, and place codes, where the source has none. Raises InputError as `load_weights`
-    for anything else that does not fit."""
+    queries, where their number differs or they are of another kind, and place codes, where the source has none. Raises
+    InputError as `load_weights` for anything else that does not fit."""
     own = model.state_dict()
     left = [
         name
@@ -133,8 +136,8 @@ def load_initial_weights(model: Mask2Former, weights: Mapping[str, Tensor], sour
         and own[name].shape[1:] == weights[name].shape[1:]
         and own[name].shape != weights[name].shape
     ]
-    left += [name for name in own if name.startswith(ADDED) and name not in weights]
-    weights = {name: tensor for name, tensor in weights.items() if name in own or name not in QUERIES}
+    left += [name for name in own if name.startswith(PLACES + QUERIES) and name not in weights]
+    weights = {name: tensor for name, tensor in weights.items() if name in own or not name.startswith(QUERIES)}
     load_weights(model, {**weights, **{name: own[name] for name in left}}, source)
     return left
 

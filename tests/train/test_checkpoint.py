@@ -54,7 +54,7 @@ def test_round_trip(written):
             {"query_features": "guided"},
             {
                 f"guided_queries.{name}.{kind}"
-                for name in ("scores.0", "scores.2", "features", "positions")
+                for name in ("scores.0", "scores.2", "features", "positions", "window")
                 for kind in ("weight", "bias")
             },
         ),
@@ -72,6 +72,23 @@ def test_a_run_can_start_from_a_model_of_other_classes_and_queries(written, chan
     assert {name.partition(".")[2] for name in kept} == left
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name] if name in kept else source[name]), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ({"query_features": "supervised"}, {"query_features", "query_positions"}),
+        ({"num_queries": 4}, set()),
+        ({"num_classes": 5}, {f"{head}.{kind}" for head in ("class_head", "scores.2") for kind in ("weight", "bias")}),
+    ],
+)
+def test_a_run_can_start_from_guided_queries(changes, left):
+    guided = dataclasses.replace(CONFIG, query_features="guided")
+    source = build_model(guided).state_dict()
+    model = build_model(dataclasses.replace(guided, **changes))
+    kept = load_initial_weights(model, source, "tiny")
+    assert {name.removeprefix("mask_decoder.").removeprefix("guided_queries.") for name in kept} == left
+    assert torch.equal(model.mask_decoder.level_embed, source["mask_decoder.level_embed"])
 
 
 def test_a_run_cannot_start_from_another_network(written):

@@ -1,4 +1,4 @@
-"""Mask decoder: learned queries read the pixel decoder's maps in turn, and predict after every layer.
+"""Mask decoder: queries read the pixel decoder's maps in turn, and predict after every layer.
 
     predictions = MaskDecoder(num_classes=133)(levels, mask_features)
 
@@ -39,7 +39,8 @@ class MaskDecoder(nn.Module):
 
     Zero queries are DETR's: only their positions are learned. Before the first layer all of them would predict the same
     mask, so they predict nothing, and the first layer reads the whole image. Unsupervised queries predict the first
-    layer's mask, but that prediction is not returned, so no loss sees it.
+    layer's mask, but that prediction is not returned, so no loss sees it. Guided ones are pixels of the finest level
+    (guided_queries.py).
     """
 
     def __init__(
