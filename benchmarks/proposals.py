@@ -1,4 +1,4 @@
-"""The learned queries as region proposals: what they predict before any decoder layer, and what each layer adds.
+"""The first queries as region proposals: what they predict before any decoder layer, and what each layer adds.
 
     python benchmarks/proposals.py best.safetensors --data ../shared/data/dsb2018 --out artifacts/nuclei
 
@@ -34,7 +34,7 @@ from mask2edge.train.data.annotation import Dataset
 from mask2edge.train.data.formats import FORMATS
 from mask2edge.train.model.mask2former import Mask2Former
 
-LEARNED = "learned queries"
+LEARNED, GUIDED = "learned queries", "guided queries"
 PROPOSALS = 100
 PICTURES = 4
 CHUNK = 32  # masks of the image's size in memory at a time, as float32
@@ -43,7 +43,7 @@ CHUNK = 32  # masks of the image's size in memory at a time, as float32
 def evaluate(
     model: Mask2Former, spec: ModelSpec, data: Dataset, limit: int | None = None, pictures: Path | None = None
 ) -> dict[str, dict[str, float]]:
-    """Source of the proposals ("learned queries", "layer 1", …) -> its figures, over the first `limit` images.
+    """Source of the proposals ("learned queries" or "guided queries", "layer 1", …) -> its figures, over the first `limit` images.
 
     Pictures of the first images that show objects go to the folder `pictures`. Raises InputError where the data set
     does not say which classes are things.
@@ -82,12 +82,13 @@ def propose(model: Mask2Former, spec: ModelSpec, image: np.ndarray) -> Iterator[
     with torch.inference_mode():
         outputs = model(torch.from_numpy(prepared.pixels))
         predictions = [*outputs["auxiliary"], outputs]
+        source = LEARNED if model.mask_decoder.guided_queries is None else GUIDED
         first = 1 if len(predictions) == len(model.mask_decoder.layers) else 0  # no prediction before the layers
         for number, prediction in enumerate(predictions, start=first):
             scores = 1 - prediction["class_logits"][0].softmax(-1)[:, -1]  # [Q]
             best = scores.argsort(descending=True, stable=True)[:PROPOSALS]
             masks = at_image_size(prediction["mask_logits"][0, best], prepared)
-            yield LEARNED if number == 0 else f"layer {number}", (masks, scores[best].numpy())
+            yield source if number == 0 else f"layer {number}", (masks, scores[best].numpy())
 
 
 def at_image_size(mask_logits: Tensor, prepared: Prepared) -> np.ndarray:
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"--out: expected a folder, got the file {arguments.out}")
     model, checkpoint = load_model(arguments.checkpoint)
     data = open_data(arguments.data, arguments.split, arguments.format, checkpoint.spec.labels)
-    if checkpoint.model_config.query_features != "supervised":
+    if checkpoint.model_config.query_features not in ("supervised", "guided"):
         say(f"{arguments.checkpoint}: its queries learn no prediction before the first layer; layer 1 comes first")
     metrics = evaluate(model, checkpoint.spec, data, arguments.limit, arguments.out)
     result: dict[str, Any] = {
