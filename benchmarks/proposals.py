@@ -43,7 +43,8 @@ CHUNK = 32  # masks of the image's size in memory at a time, as float32
 def evaluate(
     model: Mask2Former, spec: ModelSpec, data: Dataset, limit: int | None = None, pictures: Path | None = None
 ) -> dict[str, dict[str, float]]:
-    """Source of the proposals ("learned queries" or "guided queries", "layer 1", …) -> its figures, over the first `limit` images.
+    """Source of the proposals ("learned queries" or "guided queries", "layer 1", …) -> its figures, over the first
+    `limit` images.
 
     Pictures of the first images that show objects go to the folder `pictures`. Raises InputError where the data set
     does not say which classes are things.

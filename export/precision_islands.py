@@ -24,7 +24,8 @@ from mask2edge.export.stage_comparison import PROPOSALS, is_mask
 NORMS = ("LayerNormalization", "InstanceNormalization")
 CHOICE = ("Pad", "Reshape", "ReduceMax", "Where", "Sub", "Equal", "MaxPool")
 WINDOW = (
-    "Reshape", "Add", "Unsqueeze", "Div", "Slice", "Clip", "Mul", "Neg", "Sub", "Gather", "Exp", "Concat", "Cast", "Floor",
+    "Reshape", "Add", "Unsqueeze", "Div", "Slice", "Clip", "Mul", "Neg", "Sub", "Gather", "Exp", "Concat", "Cast",
+    "Floor",
 )  # fmt: skip
 
 
