@@ -50,9 +50,7 @@ class Dataflow:
         for node in self.nodes:
             for place, name in enumerate(node.output):
                 self.producer[name] = node
-                self.types[name] = (
-                    TensorProto.INT64 if (node.op_type, place) == _INDICES else self._output_type(node)
-                )
+                self.types[name] = TensorProto.INT64 if (node.op_type, place) == _INDICES else self._output_type(node)
             for name in dict.fromkeys(node.input):
                 self.readers[name].append(node)
             if node.op_type != "Shape" and self._live.intersection(node.input):
