@@ -115,7 +115,9 @@ def place(stage: str) -> str:
     """Stages of one kind are taken together: "decoder.3.mask_logits" is one of "layers' masks"."""
     if stage.startswith("pixel_decoder.level"):
         return "levels"
-    kinds = {"fine": "mask features", "mask_logits": "layers' masks", "queries": "queries"}
+    kinds = {
+        "fine": "mask features", "mask_logits": "layers' masks", "queries": "queries", "proposal_logits": "proposals",
+    }  # fmt: skip
     return kinds[stage.split(".")[-1]] if "." in stage else stage
 
 

@@ -25,7 +25,7 @@ from mask2edge.export.dataflow import MOVES, Dataflow
 from mask2edge.export.half_types import HALVES, from_half
 
 # Their results are among their inputs' values, so there is nothing to round.
-EXACT = {*MOVES, "Relu", "ReduceMax", "Where", "Max", "Min", "Neg", "Abs"}
+EXACT = {*MOVES, "Relu", "ReduceMax", "Where", "Max", "Min", "MaxPool", "TopK", "Neg", "Abs"}
 
 
 def emulated(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -65,8 +65,9 @@ def windows(flow: Dataflow) -> set[str]:
     found = set()
     for name in [*filter(is_mask, flow.producer), "mask_logits"]:
         total = _last(flow, name)
-        if total is not None and len(product := _product(flow, name)) > 2:  # a second addition behind the bias
-            found |= _keys(flow.makers(total.input[1], WINDOW)) - product
+        before = flow.producer.get(total.input[0]) if total is not None else None
+        if total is not None and before is not None and before.op_type == "Add":  # the bias
+            found |= _keys(flow.makers(total.input[1], WINDOW))
     return found
 
 

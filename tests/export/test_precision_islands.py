@@ -20,12 +20,16 @@ from mask2edge.export.constant_folding import fold_constants
 from mask2edge.export.dataflow import Dataflow
 from mask2edge.export.half_storage import store_full
 from mask2edge.export.precision_islands import ISLANDS, LEFT_IN_HALF
+from mask2edge.export.to_onnx import export_model
+from mask2edge.runtime.spec import Profile
+from mask2edge.train.checkpoint import load_model
 
 pytest.importorskip("sklearn", reason="the photographs are scikit-learn's: pip install scikit-learn")
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 CUSTOM, STANDARD = MODELS / "street-lite.onnx", MODELS / "street-lite-standard.onnx"
 BORDER = 1.25  # error in half over that in float32, where it shows most: what is above it is an island
+OF_GUIDED_QUERIES = {"windows", "proposals"}
 OF_OUR_OPERATORS = ("sampling offsets", "keys and values")  # standard operators have them elsewhere
 
 
@@ -52,8 +56,8 @@ def test_every_group_has_nodes_and_no_two_islands_share_one():
         assert set().union(*found.values()) <= {node.output[0] for node in flow.nodes}
         members[model] = {name for name, keys in found.items() if keys}
     names = {group.name for group in (*ISLANDS, *LEFT_IN_HALF)}
-    assert names - members[CUSTOM] == {"sampling grid"}
-    assert names - members[STANDARD] == set(OF_OUR_OPERATORS)
+    assert names - members[CUSTOM] == {"sampling grid"} | OF_GUIDED_QUERIES
+    assert names - members[STANDARD] == set(OF_OUR_OPERATORS) | OF_GUIDED_QUERIES
     assert all(group.reason for group in (*ISLANDS, *LEFT_IN_HALF))
 
 
@@ -61,7 +65,10 @@ def test_every_group_has_nodes_and_no_two_islands_share_one():
 @pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_islands_earn_their_place_and_the_rest_costs_little(precision):
     rows = meter_of(CUSTOM, pictures(None, 1)).rows(precision)
-    assert {row.group for row in rows} == {group.name for group in (*ISLANDS, *LEFT_IN_HALF)} - {"sampling grid"}
+    assert {row.group for row in rows} == {group.name for group in (*ISLANDS, *LEFT_IN_HALF)} - {
+        "sampling grid",
+        *OF_GUIDED_QUERIES,
+    }
     print(*precision_islands.table(rows), sep="\n")
     for row in rows:
         assert np.isfinite(row.error_half), row
@@ -73,6 +80,25 @@ def test_the_sampling_grid_of_standard_operators(standard, precision):
     """Our operator makes coordinates in float32 inside; GridSample gets them from the graph."""
     full, half = in_half(standard, precision, "sampling grid")
     assert half / full > 1.6
+
+
+@pytest.fixture(scope="module")
+def nuclei(tmp_path_factory):
+    """The shipped network with guided queries, at a quarter of its size."""
+    model, checkpoint = load_model(MODELS / "nuclei-lite.safetensors")
+    file = tmp_path_factory.mktemp("nuclei") / "nuclei-lite.onnx"
+    onnx.save(export_model(model, checkpoint.spec, Profile.fixed(256, 352), "standard"), file)
+    return meter_of(file, pictures(None, 1))
+
+
+@pytest.mark.parametrize(("island", "place"), [("windows", "layers' masks"), ("proposals", "proposals")])
+def test_islands_of_guided_queries_earn_their_place(nuclei, island, place):
+    found = [
+        nuclei.errors(nuclei.typed("fp16", {**overrides, **BACKBONE_IN_FULL})) for overrides in ({}, {island: "fp16"})
+    ]
+    ratio = found[1][place] / found[0][place]
+    print(island, found[0][place], found[1][place], ratio)
+    assert ratio > BORDER
 
 
 def test_norms_need_their_island_when_activations_are_large(standard):
@@ -96,7 +122,7 @@ def test_the_command_writes_rows(tmp_path, monkeypatch, capsys):
     results = tmp_path / "rows.csv"
     monkeypatch.setattr(precision_islands, "RESULTS", results)
     monkeypatch.setattr(precision_islands, "HALVES", ("bf16",))
-    monkeypatch.setattr(precision_islands, "ISLANDS", ISLANDS[3:4])
+    monkeypatch.setattr(precision_islands, "ISLANDS", [one for one in ISLANDS if one.name == "class logits"])
     monkeypatch.setattr(precision_islands, "LEFT_IN_HALF", ())
     folder = pictures(None, 2)[0].parent
     arguments = [str(STANDARD), "--data", str(folder), "--images", "1", "--record"]
