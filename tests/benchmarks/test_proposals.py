@@ -70,7 +70,7 @@ class Seer(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.mask_decoder = SimpleNamespace(layers=[None])
+        self.mask_decoder = SimpleNamespace(layers=[None], guided_queries=None)
 
     def forward(self, pixels):
         seen = F.avg_pool2d(pixels, 4) * 20 - 10  # [N, 3, H/4, W/4]
