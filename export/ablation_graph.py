@@ -58,6 +58,9 @@ class PlainMaskDecoder(nn.Module):
         self.decoder.layers = nn.ModuleList(
             StagedLayer(layer, index) for index, layer in enumerate(self.decoder.layers)
         )
+        guided = self.decoder.guided_queries
+        if guided is not None:
+            guided.scores.append(StagedScores())
         self.mask_features = mask_features
 
     def forward(
@@ -67,6 +70,13 @@ class PlainMaskDecoder(nn.Module):
         maps = [tokens.transpose(1, 2).unflatten(2, shape) for tokens, shape in zip(levels, shapes, strict=True)]
         result = self.decoder(maps, self.mask_features(fine))[-1]
         return result["class_logits"], result["mask_logits"]
+
+
+class StagedScores(nn.Module):
+    """A name for the scores that guided queries are chosen by."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return stage(logits, "decoder.proposal_logits")
 
 
 class StagedLayer(nn.Module):

@@ -12,7 +12,7 @@ counted in GFLOP or timed in ONNX Runtime 1.32 on 2 threads, for R50 at 512×512
   It ran over the map at stride 4; now the layer has one output more: 2.15 -> 0.00 GFLOP.
 - Frozen batch norms are folded into the convolutions before them: 53 multiply-adds over whole maps less.
 - The first prediction sees the learned queries alone, so its mask embedding and the first layer's query projection are
-  constants; classes are computed for the result alone: 0.11 GFLOP less for 133 classes.
+  constants (but for guided queries); classes are computed for the result alone: 0.11 GFLOP less for 133 classes.
 - Keys of the layers that share a level come from one GEMM, and so do values; level embeddings are in the biases:
   29.7 ms at stride 8, 32.7 as six GEMMs. (One GEMM for both, the position part a constant, was tried: 32.2.)
 - Fixed size: the position part of sampling offsets and logits is a constant added to source·W, and source + position

@@ -23,7 +23,7 @@ from mask2edge.runtime.preprocess import Prepared
 from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.segmenter import Segmenter
 from mask2edge.runtime.session import OUTPUTS
-from mask2edge.train.model.guided_queries import best_pixels
+from mask2edge.train.model.guided_queries import best_pixels, centres_of
 from mask2edge.train.model.mask2former import Mask2Former
 
 QUERIES = re.compile(r"decoder\.(\d+)\.queries")
@@ -53,14 +53,13 @@ class Predictions:
                 stages[f"decoder.{layer}.mask_prediction"] = predicted["mask_logits"].numpy()  # [N, Q, H/4, W/4]
         return stages
 
-    def _centres(self, stages: Any) -> torch.Tensor | None:
+    def _centres(self, stages: Any) -> torch.Tensor:
         """Where this backend's guided queries began, [N, Q, 2]."""
         guided = self._model.mask_decoder.guided_queries
         assert guided is not None
         logits = _tensor(stages[PROPOSALS])  # [N, K, H/8, W/8]
-        chosen = best_pixels(logits, guided.num_queries)  # [N, Q]
-        tokens = logits.new_zeros(len(logits), logits[0, 0].numel(), guided.positions.in_features)
-        return guided.queries_at(chosen, tokens, *logits.shape[2:]).centres
+        chosen, width = best_pixels(logits, guided.num_queries), logits.shape[3]  # [N, Q]
+        return centres_of(chosen // width, chosen % width)
 
 
 class LabelMap:

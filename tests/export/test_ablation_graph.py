@@ -29,6 +29,7 @@ PLAIN = [  # the mask decoder as it was trained
     {"query_features": "zero"},
     {"attention_order": "self-first"},
     {"query_features": "zero", "cross_attention": "mask-pooling", "attention_order": "self-first"},
+    {"query_features": "guided", "decoder_features": "concatenated"},
     {"pixel_decoder": "fpn", "decoder_features": "concatenated"},
 ]
 REWRITTEN = [
@@ -44,7 +45,7 @@ REWRITTEN = [
 ]
 # An export takes seconds: these have every part that the others have, which are exported in the slow tests.
 TELLING = [
-    {"decoder_features": "concatenated"},
+    {"query_features": "guided", "decoder_features": "concatenated"},
     {"decoder_features": "stride-8", "place_codes": True},
     {"query_features": "guided"},
     {"query_features": "zero", "cross_attention": "mask-pooling", "attention_order": "self-first"},

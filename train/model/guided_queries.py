@@ -72,8 +72,7 @@ class GuidedQueries(nn.Module):
         row = torch.div(chosen, width, rounding_mode="floor")  # [N, Q]
         column = chosen - row * width  # [N, Q]
         places = torch.cat([F.embedding(row, rows), F.embedding(column, columns)], 2)  # [N, Q, C]
-        centres = (torch.stack([row, column], 2).to(wide_dtype(tokens.dtype)) + 0.5) * (8 / UNIT)  # [N, Q, 2]
-        return FirstQueries(self.features(features), self.positions(places), centres)
+        return FirstQueries(self.features(features), self.positions(places), centres_of(row, column, tokens.dtype))
 
     def windows(self, queries: Tensor, centres: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """What is added to mask logits at stride 4: normed queries [N, Q, C], centres [N, Q, 2] -> rows [N, Q, height],
@@ -87,6 +86,11 @@ class GuidedQueries(nn.Module):
             distances = places - moved[..., axis, None]  # [N, Q, length]
             parts.append((-steepness[..., axis, None] * distances * distances).clamp(min=-FARTHEST))
         return parts[0], parts[1]
+
+
+def centres_of(row: Tensor, column: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Where pixels at stride 8 lie in units: rows and columns [N, Q] -> (y, x) [N, Q, 2], at least float32."""
+    return (torch.stack([row, column], 2).to(wide_dtype(dtype)) + 0.5) * (8 / UNIT)
 
 
 def best_pixels(logits: Tensor, count: int) -> Tensor:
