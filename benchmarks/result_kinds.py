@@ -129,6 +129,10 @@ KINDS: Mapping[str, Kind] = {
             not_key=("cpu", "artifact_sha256"),  # a training ends a little elsewhere on another CPU
         ),
         Kind(
+            "ablations", "The paper's ablations, run by run", ("row", "seed", "settings"), {},
+            others=("seconds_per_step", *METRICS), not_key=("cpu",),  # one short run bounds nothing: seeds differ more
+        ),
+        Kind(
             "gate-base", "Figures of the shipped models that no clock is in", ("label_agreement", "multiply_adds"),
             {"label_agreement": Figure("higher", 0.002), "multiply_adds": _falls(0.0), "nodes": _falls(),
              "bytes": _falls()},

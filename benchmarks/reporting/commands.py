@@ -8,6 +8,7 @@ folder of an engine.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 
 from mask2edge.benchmarks.reporting.rows import Row
@@ -17,7 +18,7 @@ SCRIPTS = {
     "kernels": "kernels", "postprocessing": "postprocessing", "pipeline": "pipeline", "scenarios": "latency",
     "session_settings": "session_settings", "training_cost": "training_cost", "int8_sensitivity": "int8_sensitivity",
     "precision_islands": "precision_islands", "gate-base": "gate_figures",
-    "overfit": "overfit",
+    "overfit": "overfit", "ablations": "ablations",
 }  # fmt: skip
 RECORD = "--record"  # what three older scripts call --save
 
@@ -103,6 +104,12 @@ def _precision_islands(row: Row) -> list[str]:
     return [f"models/{row.get('model')}", "--data", "DIR", *_flags(row, {"images": "--images"}), RECORD]
 
 
+def _ablations(row: Row) -> list[str]:
+    flags = {"config": "--config", "steps": "--steps", "seed": "--seeds", "row": "--rows"}
+    settings = ["--set", *map(shlex.quote, row.get("common").split(" "))] if row.get("common") else []
+    return ["--data", row.get("data"), *_flags(row, flags), *settings]
+
+
 _ARGUMENTS: Mapping[str, Callable[[Row], list[str]]] = {
     "accuracy": lambda row: ["ARTIFACT", *_flags(row, {"task": "--task", "split": "--split"}), "--data", "DIR"],
     "latency": _latency,
@@ -118,4 +125,5 @@ _ARGUMENTS: Mapping[str, Callable[[Row], list[str]]] = {
     "precision_islands": _precision_islands,
     "gate-base": lambda row: [],
     "overfit": lambda row: ["--data", "DIR", "--save"],
+    "ablations": _ablations,
 }

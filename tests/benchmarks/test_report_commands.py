@@ -53,6 +53,19 @@ CASES = [
     (row("latency", engine="a.engine", mode="cool 0.2 s", runs="9"), "latency.py a.engine --cool 0.2 --runs 9 --save"),
     (row("scenarios", engine="a.engine", scenario="Offline"), "latency.py a.engine --scenario Offline --save"),
     (row("pipeline", mode="stream", files="24", runs="3"), "pipeline.py --stream --data DIR --runs 3 --save"),
+    (
+        row(
+            "ablations",
+            config="nuclei-lite",
+            data="tiles",
+            common='data.crop=[64,64] tasks=["instance"]',
+            steps="300",
+            seed="2",
+            row="fpn",
+        ),
+        "ablations.py --data tiles --config nuclei-lite --steps 300 --seeds 2 --rows fpn "
+        "--set 'data.crop=[64,64]' 'tasks=[\"instance\"]'",
+    ),
     (row("accuracy", task="semantic", split="val"), "accuracy.py ARTIFACT --task semantic --split val --data DIR"),
     (row("accuracy", task="semantic", command="python x.py"), "python x.py"),
 ]
