@@ -1,4 +1,4 @@
-"""image_tiles.py: every pixel of an image, and of its labels, is in one tile; what is wrong is said before it writes."""
+"""image_tiles.py: each pixel of an image, and of its labels, is in one tile; what is wrong is said, nothing written."""
 
 import json
 from pathlib import Path
