@@ -3,6 +3,7 @@
     python benchmarks/pipeline.py --threads 2                            # the shipped checkpoint, one photograph
     python benchmarks/pipeline.py --image a.jpg --image b.png --save
     python benchmarks/pipeline.py --stream --data ../shared/data/camvid  # images/s over a stream of files
+    python benchmarks/pipeline.py --stream --no-torch --image photos/    # the stream against a plain loop alone
 
 torch's side reads the file as OpenCV does, resizes, normalises, runs the checkpoint's plain model, and post-processes
 as the reference does, every mask at full size (peers/reference_postprocessing.py). Both letterbox into the same input,
@@ -44,10 +45,10 @@ CHECKPOINT = ROOT / "models" / "street-lite.safetensors"
 RESULTS = Path(__file__).resolve().parent / "results" / "pipeline.csv"
 COLUMNS = (
     "date", "commit", "machine", "cpu", "instruction_set", "threads", "versions", "engine", "files", "mode", "runs",
-    "ours_p50_ms", "torch_p50_ms", "ratio", "agreement",
+    "ours_p50_ms", "torch_p50_ms", "ratio", "agreement", "image_size", "stream_to_loop", "serial_share",
 )  # fmt: skip
 STREAM_FILES = 24
-LOOP, STREAM = "mask2edge", "mask2edge-stream"
+LOOP, STREAM, TORCH = "mask2edge", "mask2edge-stream", "torch-eager"
 LEAST_AGREEMENT = 0.995  # of the pixels: rounding decides a few at borders
 LabelMap = Callable[[Path], np.ndarray]  # an image file -> int [H0, W0]
 
@@ -183,6 +184,11 @@ def choose_files(images: Sequence[Path], data: Path | None, most: int) -> list[P
     return find_images([str(folder)])[:most]
 
 
+def most_frequent_size(files: Sequence[Path]) -> str:
+    """HxW."""
+    return "x".join(map(str, statistics.mode(read_image(path).shape[:2] for path in files)))
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """The JSON object: ratio, per-image milliseconds and images/s of each side. Raises InputError."""
     if not arguments.checkpoint.is_file():
@@ -196,12 +202,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     segmenter.check_task("semantic")
     if not segmenter.spec.profile.is_fixed_size:
         raise InputError(f"{engine}: expected a fixed size, which torch's side can match, got a dynamic engine")
-    ours, theirs = our_pipeline(segmenter), TorchPipeline(arguments.checkpoint, segmenter.spec, threads)
-    agreement = check_agreement(ours, theirs, files[:4])
-    runs = {
-        LOOP: timed(lambda: [ours(path) for path in files], len(files)),
-        "torch-eager": timed(lambda: [theirs(path) for path in files], len(files)),
-    }
+    ours = our_pipeline(segmenter)
+    runs = {LOOP: timed(lambda: [ours(path) for path in files], len(files))}
+    agreement = None
+    if not arguments.no_torch:
+        theirs = TorchPipeline(arguments.checkpoint, segmenter.spec, threads)
+        agreement = check_agreement(ours, theirs, files[:4])
+        runs[TORCH] = timed(lambda: [theirs(path) for path in files], len(files))
     if arguments.stream:
         runs[STREAM] = timed(lambda: our_stream(segmenter, files), len(files))
         if not (isinstance(segmenter.session, ImageSession) and segmenter.session.on_device):
@@ -210,17 +217,24 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     times = interleave(runs, arguments.runs, warmup=1)
     found = {name: summarize([one["ms"] for one in side]) for name, side in times.items()}
     ours_p50 = found[STREAM if arguments.stream else LOOP]["p50"]
-    theirs_p50 = found["torch-eager"]["p50"]
+    against_torch = (
+        {
+            "ratio": round(ours_p50 / found[TORCH]["p50"], 4),
+            "times_faster": round(found[TORCH]["p50"] / ours_p50, 3),
+            "agreement": agreement,
+        }
+        if TORCH in found
+        else {}
+    )
     return {
-        "ratio": round(ours_p50 / theirs_p50, 4),
-        "times_faster": round(theirs_p50 / ours_p50, 3),
+        **against_torch,
         "mode": "stream" if arguments.stream else "single",
         "ms_per_image": found,
         "images_per_s": {name: round(1000 / side["p50"], 3) for name, side in found.items()},
         **(overlap(times) if STREAM in times and STEPS[0] in times[LOOP][0] else {}),
-        "agreement": agreement,
         "engine": str(engine),
         "files": len(files),
+        "image_size": most_frequent_size(files),
         "runs": arguments.runs,
         "threads": threads,
         "machine": machine.describe() | {"instruction_set": machine.instruction_set()},
@@ -243,9 +257,11 @@ def row(result: dict[str, Any]) -> dict[str, Any]:
         "mode": result["mode"],
         "runs": result["runs"],
         "ours_p50_ms": found.get(STREAM, found[LOOP])["p50"],
-        "torch_p50_ms": found["torch-eager"]["p50"],
-        "ratio": result["ratio"],
-        "agreement": result["agreement"],
+        "torch_p50_ms": found[TORCH]["p50"] if TORCH in found else "",
+        **{
+            name: result.get(name, "")
+            for name in ("ratio", "agreement", "image_size", "stream_to_loop", "serial_share")
+        },
     }
 
 
@@ -257,7 +273,8 @@ def table(result: dict[str, Any]) -> Iterator[str]:
         steps = ", ".join(f"{step.removesuffix('_ms')} {value:.1f}" for step, value in result["steps_ms"].items())
         yield f"stream / plain loop {result['stream_to_loop']:.3f}, serial share {result['serial_share']:.2f}"
         yield f"  steps of the loop, ms: {steps}"
-    yield f"{result['times_faster']:.2f} times faster; {result['agreement']:.4%} of the pixels alike"
+    if "times_faster" in result:
+        yield f"{result['times_faster']:.2f} times faster than torch; {result['agreement']:.4%} of the pixels alike"
     yield machine.one_line(result["machine"])
 
 
@@ -274,6 +291,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--stream", action="store_true", help="many files, the runtime's overlapping stream against torch"
     )
+    parser.add_argument("--no-torch", action="store_true", help="with --stream: against a plain loop of ours alone")
     parser.add_argument("--threads", type=positive_number, metavar="N", help="of each; default: the number of cores")
     parser.add_argument("--runs", type=positive_number, default=9, metavar="N", help="of each (default: %(default)s)")
     parser.add_argument("--save", action="store_true", help=f"append to benchmarks/results/{RESULTS.name}")
@@ -284,6 +302,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
+    if arguments.no_torch and not arguments.stream:
+        raise InputError("--no-torch: expected with --stream, whose other side is a plain loop; got it alone")
     result = measure(arguments)
     if arguments.save:
         append_row(RESULTS, COLUMNS, row(result))

@@ -103,7 +103,8 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind(
             "pipeline", "Image file to label map against torch eager", ("torch_p50_ms", "mode"),
-            {"ratio": _falls(), "agreement": Figure("higher", ACCURACY_NOISE)},
+            {"ratio": _falls(), "stream_to_loop": _falls(), "agreement": Figure("higher", ACCURACY_NOISE)},
+            others=("serial_share",),
         ),
         Kind(
             "session_settings", "ONNX Runtime's settings against those that the runtime sets", ("setting",), {},

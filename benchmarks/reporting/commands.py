@@ -79,7 +79,8 @@ def _postprocessing(row: Row) -> list[str]:
 def _pipeline(row: Row) -> list[str]:
     stream = ["--stream"] if row.get("mode") == "stream" else []
     files = ["--data", "DIR"] if row.get("files") not in ("", "1") else []
-    return [*stream, *files, *_flags(row, {"threads": "--threads", "runs": "--runs"}), "--save"]
+    torch = [] if row.get("torch_p50_ms") or not stream else ["--no-torch"]
+    return [*stream, *files, *torch, *_flags(row, {"threads": "--threads", "runs": "--runs"}), "--save"]
 
 
 def _session_settings(row: Row) -> list[str]:

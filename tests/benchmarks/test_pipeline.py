@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mask2edge.benchmarks import pipeline, timing
+from mask2edge.benchmarks import machine, pipeline, timing
 from mask2edge.benchmarks.peers import reference_postprocessing
 from mask2edge.benchmarks.peers.reference_postprocessing import Geometry
 from mask2edge.runtime.command_line import InputError
@@ -148,6 +148,25 @@ def test_the_stream_is_what_is_compared_in_stream_mode(toy, tmp_path, monkeypatc
     with (tmp_path / "results" / "pipeline.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert (row["mode"], float(row["ours_p50_ms"])) == ("stream", p50["mask2edge-stream"])
+    assert float(row["stream_to_loop"]) == result["stream_to_loop"]
+    assert float(row["serial_share"]) == result["serial_share"]
+    assert row["image_size"] == "50x70"
+
+
+def test_the_stream_against_the_plain_loop_alone_needs_no_torch(toy, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "TorchPipeline", lambda *_: pytest.fail("torch's side was made"))
+    code, out, _ = run(capsys, *toy, "--runs", "2", "--stream", "--no-torch", "--save", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert set(result["ms_per_image"]) == {"mask2edge", "mask2edge-stream"}
+    assert "ratio" not in result
+    with (tmp_path / "results" / "pipeline.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["ratio"], row["torch_p50_ms"], row["agreement"]) == ("", "", "")
+    assert float(row["stream_to_loop"]) == result["stream_to_loop"]
+    code, out, _ = run(capsys, *toy, "--runs", "1", "--stream", "--no-torch")
+    assert "stream / plain loop" in out
+    assert "torch" not in out.replace(machine.one_line(result["machine"]), "")
 
 
 @pytest.mark.parametrize(("stream_ms", "share"), [(6.0, 0.0), (8.0, 0.5), (10.0, 1.0), (12.0, 1.5)])
@@ -173,6 +192,7 @@ BAD = [
     (["--checkpoint", "nowhere.safetensors", "--engine", "ENGINE"], "nowhere.safetensors: no such file"),
     (["--checkpoint", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
     (["--image", "nowhere.jpg"], "nowhere.jpg: no such file"),
+    (["--no-torch"], "--no-torch: expected with --stream"),
 ]
 
 

@@ -52,7 +52,14 @@ CASES = [
     (row("latency", engine="a.engine", mode="sustained 600 s", runs="9"), "latency.py a.engine --sustained 600 --save"),
     (row("latency", engine="a.engine", mode="cool 0.2 s", runs="9"), "latency.py a.engine --cool 0.2 --runs 9 --save"),
     (row("scenarios", engine="a.engine", scenario="Offline"), "latency.py a.engine --scenario Offline --save"),
-    (row("pipeline", mode="stream", files="24", runs="3"), "pipeline.py --stream --data DIR --runs 3 --save"),
+    (
+        row("pipeline", mode="stream", files="24", runs="3", torch_p50_ms="9"),
+        "pipeline.py --stream --data DIR --runs 3",
+    ),
+    (
+        row("pipeline", mode="stream", files="24", runs="3"),
+        "pipeline.py --stream --data DIR --no-torch --runs 3 --save",
+    ),
     (
         row(
             "ablations",
