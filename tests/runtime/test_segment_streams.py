@@ -17,6 +17,8 @@ import pytest
 
 from mask2edge.runtime import rle, video_source
 from mask2edge.runtime import segment as cli
+from mask2edge.runtime.segment_entries import entries
+from mask2edge.runtime.segmenter import Segmenter
 
 pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).resolve().parents[2]
@@ -325,9 +327,9 @@ def test_a_real_stream_over_http_that_ends_and_comes_back(make_engine, tmp_path)
     assert MotionJpeg.connections >= 2
 
 
-def memory() -> float:
-    """This process's resident memory in MB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+def memory(process: int | str = "self") -> float:
+    """Resident memory in MB."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @pytest.mark.slow
@@ -363,3 +365,37 @@ def test_two_thousand_frames_none_lost_in_order_in_constant_memory(make_engine, 
     growth = held[-1] - held[3]
     print(f"memory after 300 frames {held[3]:.1f} MB, after 2,000 {held[-1]:.1f} MB")
     assert growth < 5, f"{growth:.1f} MB more after 2,000 frames than after 300: {[round(mb) for mb in held]}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_two_thousand_frames_through_the_shipped_model(tmp_path):
+    """A window that moves over a photograph: each frame's segments are those of its own picture, run alone."""
+    pytest.importorskip("torch")
+    from mask2edge.benchmarks.demo import sample_photograph
+    from mask2edge.benchmarks.own_engine import fresh_engine
+
+    engine = fresh_engine(ROOT / "models" / "street-lite.safetensors", tmp_path / "street-lite.engine")
+    photo = cv2.imread(str(sample_photograph()))
+    pictures = [np.ascontiguousarray(photo[8 * index :, 16 * index :][:240, :320]) for index in range(20)]
+    film = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"FFV1"), 30.0, (320, 240))  # lossless
+    shown = [(7 * index + index // 20) % 20 for index in range(2000)]  # neighbours differ
+    for index in shown:
+        writer.write(pictures[index])
+    writer.release()
+    segmenter = Segmenter.load(engine, threads=2)
+    expected = [entries(segmenter(picture, "semantic")) for picture in pictures]
+    assert len({json.dumps(one) for one in expected}) == 20
+    process = start(engine, film, "--ndjson", "--no-drop", "--task", "semantic", "--threads", "2")
+    held = []
+    for index, picture in enumerate(shown):
+        line = json.loads(process.stdout.readline())
+        assert line["frame"] == index
+        assert line["segments"] == expected[picture]
+        if index % 100 == 0:
+            held.append(memory(process.pid))
+    assert process.stdout.read() == ""
+    assert process.wait(timeout=60) == 0
+    print(f"memory after 300 frames {held[3]:.1f} MB, at the end {held[-1]:.1f} MB")
+    assert held[-1] - held[3] < 5, f"resident MB every 100 frames: {[round(mb) for mb in held]}"
