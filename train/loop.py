@@ -167,6 +167,7 @@ def _validate(
     with processes.together():
         if folder:
             started = time.perf_counter()
+            bar.clear()  # what is said below begins a line
             state.evaluated.eval()
             scores = validation(state.evaluated, lambda: stop.received is not None)
             if scores is not None:
@@ -181,7 +182,6 @@ def _validate(
                 sheet = pictures(state.evaluated) if pictures is not None else None
                 if sheet is not None:
                     folder.save_samples(sheet, progress.step)
-                bar.clear()
                 in_words = ", ".join(f"{name} {figure:.4f}" for name, figure in scores.metrics.items())
                 say(f"step {progress.step}: {in_words}")
     state.model.train()
