@@ -23,6 +23,7 @@ from mask2edge.train.checkpoint import load_checkpoint
 from mask2edge.train.config import Config, TrainConfig
 from mask2edge.train.data.semantic_folder import SemanticFolder
 from mask2edge.train.labels import labels_from_names
+from mask2edge.train.optimizer import set_learning_rate
 from mask2edge.train.samples import SamplePictures
 from mask2edge.train.train import build_spec
 from mask2edge.train.validation import validate
@@ -243,10 +244,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wild: int
 ) -> None:
     """Update `wild` spoils the weights, is saved with them, and the next step finds it out."""
-    set_rate = step_module.set_learning_rate
 
     def set_wild_rate(optimizer: torch.optim.Optimizer, settings: TrainConfig, step: int) -> float:
-        rate = set_rate(optimizer, settings, step)
+        rate = set_learning_rate(optimizer, settings, step)
         for group in optimizer.param_groups:
             group["lr"] *= 1e30 if step == wild else 1
         return rate
