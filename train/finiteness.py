@@ -13,8 +13,12 @@ from mask2edge.runtime.command_line import InputError
 ADVICE = "Start a new run with a lower train.learning_rate or a longer train.warmup_steps"
 
 
+class NotFinite(InputError):
+    """The weights before the step, or the step itself, are of no use."""
+
+
 def require_finite_losses(losses: Mapping[str, float], step: int) -> None:
-    """Raises InputError that names the earliest prediction with a term that is not finite, in the decoder's order.
+    """Raises NotFinite that names the earliest prediction with a term that is not finite, in the decoder's order.
 
     losses: by the criterion's names: "mask_3" is of the decoder's prediction 3, counted from 0, "mask" of the last one.
     """
@@ -22,23 +26,23 @@ def require_finite_losses(losses: Mapping[str, float], step: int) -> None:
     if wrong:
         first = min(wrong, key=_place)
         others = "" if len(wrong) == 1 else f" and {len(wrong) - 1} more"
-        raise InputError(
+        raise NotFinite(
             f"step {step + 1}: the loss term {first} ({_prediction(first)}) is {losses[first]}{others}; "
             f"the files keep the last checkpoint before it. {ADVICE}"
         )
 
 
 def require_finite_gradients(parameters: Iterable[tuple[str, Tensor]], norm: float, step: int) -> None:
-    """Raises InputError that names the first parameter, in the network's order, whose gradient is not finite."""
+    """Raises NotFinite that names the first parameter, in the network's order, whose gradient is not finite."""
     if math.isfinite(norm):
         return
     for name, parameter in parameters:
         if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-            raise InputError(
+            raise NotFinite(
                 f"step {step + 1}: the loss is finite, the gradient of {name} is not; the files keep the last "
                 f"checkpoint before it. {ADVICE}"
             )
-    raise InputError(
+    raise NotFinite(
         f"step {step + 1}: the norm of the gradient is {norm}; the files keep the last checkpoint before it. {ADVICE}"
     )
 

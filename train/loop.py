@@ -28,6 +28,7 @@ from mask2edge.train.averaging import AveragedWeights
 from mask2edge.train.config import Config
 from mask2edge.train.data.annotation import Dataset
 from mask2edge.train.distributed import Processes, own_device
+from mask2edge.train.finiteness import NotFinite
 from mask2edge.train.optimizer import build_optimizer
 from mask2edge.train.pace import Pace
 from mask2edge.train.run_folder import STATE_FILE, RunFolder
@@ -79,8 +80,9 @@ def train(
     """Runs to config.train.steps, or to SIGINT or SIGTERM on any process: then the state is saved first.
 
     Raises InputError where `resume` finds no state or one of other settings, where the batch does not divide by the
-    processes, and where loss or gradients stop being finite: the state and last.safetensors then stay those of the last
-    checkpoint; metrics.jsonl, best.safetensors and samples are of later steps where there were any.
+    processes, and where loss or gradients stop being finite: the state and last.safetensors then are those of the last
+    checkpoint from which a step was finite; metrics.jsonl, best.safetensors and samples are of later steps where there
+    were any.
     """
     settings = config.train
     processes = processes or Processes(own_device())
@@ -111,11 +113,20 @@ def train(
             if folder and (save_due or signal is not None):
                 folder.save(state)
             if at_end or signal is not None:
+                if folder:
+                    folder.settle()
                 # a signal during the last validation leaves that validation to be done: the run has not ended
                 ended = at_end and not (validation is not None and progress.validated < progress.step)
                 return Outcome(progress.step, progress.best, None if ended else signal)
 
-            row = step_once(progress.step)
+            try:
+                row = step_once(progress.step)
+            except NotFinite:
+                if folder:
+                    folder.take_back()
+                raise
+            if folder:
+                folder.settle()
             progress.step += 1
             bar.update()
             pace.step(step_once.data_seconds, step_once.skipped)
@@ -167,6 +178,7 @@ def _validate(
     with processes.together():
         if folder:
             started = time.perf_counter()
+            bar.clear()  # what is said below begins a line
             state.evaluated.eval()
             scores = validation(state.evaluated, lambda: stop.received is not None)
             if scores is not None:
@@ -181,7 +193,6 @@ def _validate(
                 sheet = pictures(state.evaluated) if pictures is not None else None
                 if sheet is not None:
                     folder.save_samples(sheet, progress.step)
-                bar.clear()
                 in_words = ", ".join(f"{name} {figure:.4f}" for name, figure in scores.metrics.items())
                 say(f"step {progress.step}: {in_words}")
     state.model.train()

@@ -14,6 +14,7 @@ tensorboard/                the same figures and pictures
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from mask2edge.train.training_state import Progress, TrainingState, save_trainin
 METRICS_FILE, STATE_FILE = "metrics.jsonl", "training_state.safetensors"
 LAST_FILE, BEST_FILE = "last.safetensors", "best.safetensors"
 SAMPLES_FOLDER, BOARD_FOLDER = "samples", "tensorboard"
+BEFORE = ".before"  # what a checkpoint replaced, until a step from its weights was finite
 
 
 class RunFolder:
@@ -42,6 +44,7 @@ class RunFolder:
 
     def begin(self, state: TrainingState, resumed: bool) -> None:
         """A new run leaves a state to resume at once; a resumed one writes the rows after its state again."""
+        self.settle()
         self._board = TensorBoardLog(self.path / BOARD_FOLDER, state.progress.step + 1)
         if resumed:
             rewind_metrics(self.path / METRICS_FILE, state.progress)
@@ -66,9 +69,36 @@ class RunFolder:
         if self._board:
             self._board.flush()
         if state.progress != self._saved:
+            if self._saved is None or state.progress.step != self._saved.step:
+                self._set_aside()
             save_training_state(self.path / STATE_FILE, self.config, self.spec, state)
             self._save_checkpoint(LAST_FILE, state)
             self._saved = replace(state.progress)
+
+    def settle(self) -> None:
+        """The last checkpoint stays: a step from its weights was finite, or the run ends."""
+        for name in (STATE_FILE, LAST_FILE):
+            (self.path / f"{name}{BEFORE}").unlink(missing_ok=True)
+
+    def take_back(self) -> None:
+        """The first step from the last checkpoint was not finite: the one before it takes its place again."""
+        if not (self.path / f"{STATE_FILE}{BEFORE}").exists():
+            return
+        for name in (STATE_FILE, LAST_FILE):
+            before = self.path / f"{name}{BEFORE}"
+            if before.exists():
+                before.replace(self.path / name)
+            else:  # the state before the first step, which has no last.safetensors
+                (self.path / name).unlink(missing_ok=True)
+
+    def _set_aside(self) -> None:
+        self.settle()
+        for name in (STATE_FILE, LAST_FILE):
+            if (self.path / name).exists():
+                try:
+                    (self.path / f"{name}{BEFORE}").hardlink_to(self.path / name)
+                except OSError:  # a file system without hard links
+                    shutil.copyfile(self.path / name, self.path / f"{name}{BEFORE}")
 
     def save_best(self, state: TrainingState) -> None:
         self._save_checkpoint(BEST_FILE, state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from mask2edge.train.data.coco_categories import find_split
 from mask2edge.train.data.coco_instances import CocoInstances
 from mask2edge.train.data.formats import open_dataset, recognise, splits
 from mask2edge.train.data.relabelled import for_tasks
+from mask2edge.train.data.semantic_folder import SemanticMaps
 from mask2edge.train.distributed import Processes, joined
 from mask2edge.train.evaluation.task_evaluation import TaskEvaluation
 from mask2edge.train.loop import Outcome, Pictures, Validation, train
@@ -34,7 +36,7 @@ from mask2edge.train.samples import SamplePictures
 from mask2edge.train.step import check_batch
 from mask2edge.train.validation import validate
 
-PROBED = 16  # images of the train split that are read before a run starts, evenly spread
+PROBED = 16  # images of each split that are read before a run starts, evenly spread
 EXAMPLE = """example:
   python train/train.py --config street-lite --data ../shared/data/camvid --set train.steps=100
   python train/train.py --config street-lite --data ../shared/data/camvid --set train.steps=100 --resume"""
@@ -143,7 +145,7 @@ def open_data(config: Config, root: Path) -> tuple[Dataset, Dataset | None]:
     """The train split and the val split, where there is one, as the tasks need them.
 
     Raises InputError where the data cannot serve the tasks, its classes are not as many as the model's, or more than
-    half of the images that are probed cannot be read: then it is no single damaged file.
+    half of a split's images that are probed cannot be read: then it is no single damaged file.
     """
     kind = recognise(root) if config.data.format == "auto" else config.data.format
     if config.data.classes and kind != "instance-labels":
@@ -166,6 +168,7 @@ def open_data(config: Config, root: Path) -> tuple[Dataset, Dataset | None]:
         say(f"{root} has no split val: training without validation, and best.safetensors is not written")
         return training, None
     validation = _open_split(config, root, "val")
+    _probe(validation)
     if validation.labels != training.labels:
         raise InputError(f"{root}: the classes of the splits {training.split} and {validation.split} differ")
     return training, validation
@@ -178,24 +181,44 @@ def _open_split(config: Config, root: Path, split: str) -> Dataset:
             f"{data.json_path}: COCO's instances may overlap and leave pixels without a segment, which the task "
             f"panoptic does not take; got tasks {', '.join(config.tasks)}, use --set 'tasks=[\"instance\"]'"
         )
+    if isinstance(data, SemanticMaps) and split == "train":
+        _mention_unnamed(data)
     if config.data.merge:
         data = merged(data, config.data.merge)
     data = for_tasks(data, config.tasks)
     return Cached(data, (config.data.cache_mib << 20) // max(1, config.data.workers))
 
 
+def _mention_unnamed(data: SemanticMaps) -> None:
+    """A list of classes that is one name too short looks like one whose next index is ignored, as CamVid's is."""
+    unnamed = pixels = 0
+    for index in _probed(data):
+        with contextlib.suppress(InputError):  # _probe says it
+            unnamed += data.unnamed(index)
+            pixels += data.label_map(index).size
+    if unnamed:
+        say(f"{data.root}: {data.about_unnamed(unnamed, pixels)}")
+
+
+def _probed(data: Dataset) -> list[int]:
+    return sorted({index * len(data) // PROBED for index in range(PROBED)})
+
+
 def _probe(data: Dataset) -> None:
-    indices = sorted({index * len(data) // PROBED for index in range(PROBED)})
+    indices = _probed(data)
     faults = []
+    segments = 0
     for index in indices:
         try:
-            data[index]
+            segments += len(data[index][1])
         except InputError as error:
             faults.append(error)
     for fault in faults:
         say(f"warning: {fault}")
     if len(faults) > len(indices) / 2:
         raise InputError(f"{len(faults)} of {len(indices)} images that were tried cannot be used; {faults[0]}")
+    if not segments:
+        say(f"warning: {data.root}: none of the {len(indices)} images of {data.split} that were tried shows a segment")
 
 
 def build_spec(config: Config, labels: Sequence[Label]) -> ModelSpec:

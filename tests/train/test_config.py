@@ -150,6 +150,24 @@ def test_the_zoos_settings_of_training() -> None:
     }
 
 
+def test_what_the_zoo_trains_alike() -> None:
+    # the same files: MAX_SIZE_TRAIN, COLOR_AUG_SSD, SINGLE_CATEGORY_MAX_AREA, SOLVER and MASK_FORMER
+    limits = {"coco": 0, "cityscapes": 4096, "mapillary": 8192, "ade20k": 2560}
+    for name in (path.stem for path in CONFIG_FOLDER.glob("*-r50.toml")):
+        config, source = load_config(name), name.split("-")[0]
+        data, loss, train = config.data, config.loss, config.train
+        assert data.scale_limit == (2048 if name == "ade20k-semantic-r50" else limits[source]), name
+        assert data.color_jitter == (source != "coco"), name
+        assert (data.flip, data.vertical_flip, data.rotate) == (True, False, False), name
+        assert (data.max_category_area, data.avoid_empty, data.merge) == (1.0, False, {}), name
+        assert (train.batch_size, train.learning_rate, train.backbone_multiplier) == (16, 1e-4, 0.1), name
+        assert (train.weight_decay, train.clip_norm, train.warmup_steps, train.ema_decay) == (0.05, 0.01, 0, 0), name
+        assert (train.step_milestones, train.freeze) == ((0.889, 0.963), ()), name  # 327,778 and 355,092 of 368,750
+        assert (loss.class_weight, loss.mask_weight, loss.dice_weight, loss.no_object_weight) == (2, 5, 5, 0.1), name
+        assert (loss.num_points, loss.oversample_ratio, loss.importance_sample_ratio) == (12544, 3, 0.75), name
+        assert (loss.matching_on, loss.loss_on, loss.pilot_weight) == ("points", "points", 0), name
+
+
 def test_a_base_is_changed_setting_by_setting(tmp_path: Path) -> None:
     (tmp_path / "low.toml").write_text('tasks = ["panoptic"]\n[train]\nsteps = 7\nseed = 3\n[data]\nflip = false\n')
     (tmp_path / "mid.toml").write_text(f'base = "{tmp_path}/low.toml"\n[train]\nsteps = 8\n')

@@ -140,6 +140,36 @@ def test_a_class_list_that_is_too_short(tmp_path: Path, capsys: pytest.CaptureFi
     assert "expected class indices 0 to 1 (2 classes)" in result["splits"][0]["faults"][0]
 
 
+def test_a_class_list_that_is_one_name_too_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its last index is the one that may mean "ignore"."""
+    code, result, _ = inspected(capsys, write_semantic(tmp_path / "street"))
+    (remark,) = result["splits"][0]["remarks"]
+    assert (code, result["faults"]) == (0, 0)
+    assert remark.startswith(
+        "25.00 % of the pixels have the index 3, the first after the 3 classes, which is ignored; "
+    )
+
+
+def test_a_jpeg_with_damaged_data_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """libjpeg makes a picture of it; only what it says on stderr tells that part of it is wrong."""
+    root = write_semantic(tmp_path / "street")
+    generator = np.random.default_rng(0)
+    for index in range(3):
+        path = root / f"train/00{index}.jpg"
+        write_image(path, generator.integers(0, 256, (6, 8, 3), np.uint8).repeat(16, 0).repeat(16, 1)[:96, :128])
+        write_image(root / f"trainannot/00{index}.png", np.zeros((96, 128), np.uint8))
+        path.with_suffix(".png").unlink()
+    path = root / "train/001.jpg"
+    data = bytearray(path.read_bytes())
+    middle = len(data) * 3 // 4
+    data[middle : middle + 40] = bytes(40)
+    path.write_bytes(data)
+    assert main([str(root), "--json"]) == 2
+    captured = capfd.readouterr()
+    (fault,) = json.loads(captured.out)["splits"][0]["faults"]
+    assert fault.startswith("001.jpg: a picture is made of it, but Corrupt JPEG data: ")
+
+
 def test_classes_of_a_format_that_has_its_own_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_semantic(tmp_path / "street")
     assert main([str(root), "--classes", "sky", "road"]) == 2

@@ -18,10 +18,12 @@ from torch import nn
 from mask2edge.runtime import stopping
 from mask2edge.runtime.command_line import InputError
 from mask2edge.train import loop, run_folder
+from mask2edge.train import step as step_module
 from mask2edge.train.checkpoint import load_checkpoint
-from mask2edge.train.config import Config
+from mask2edge.train.config import Config, TrainConfig
 from mask2edge.train.data.semantic_folder import SemanticFolder
 from mask2edge.train.labels import labels_from_names
+from mask2edge.train.optimizer import set_learning_rate
 from mask2edge.train.samples import SamplePictures
 from mask2edge.train.train import build_spec
 from mask2edge.train.validation import validate
@@ -237,16 +239,33 @@ def test_frozen_statistics_stay_and_everything_else_learns(uninterrupted: Path) 
         assert not torch.equal(parameter, after[name]), name
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(run: Run, tmp_path: Path) -> None:
-    wild = dataclasses.replace(
-        CONFIG,
-        train=dataclasses.replace(CONFIG.train, learning_rate=1e30, steps=50, checkpoint_every=1, validate_every=99),
+@pytest.mark.parametrize("wild", [0, 2])
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wild: int
+) -> None:
+    """Update `wild` spoils the weights, is saved with them, and the next step finds it out."""
+
+    def set_wild_rate(optimizer: torch.optim.Optimizer, settings: TrainConfig, step: int) -> float:
+        rate = set_learning_rate(optimizer, settings, step)
+        for group in optimizer.param_groups:
+            group["lr"] *= 1e30 if step == wild else 1
+        return rate
+
+    monkeypatch.setattr(step_module, "set_learning_rate", set_wild_rate)
+    every_step = dataclasses.replace(
+        CONFIG, train=dataclasses.replace(CONFIG.train, steps=50, checkpoint_every=1, validate_every=99)
     )
-    with pytest.raises(InputError, match=r"step \d+: the loss.*(nan|inf|gradient of).*learning_rate"):
-        run(tmp_path / "run", config=wild)
-    saved = load_checkpoint(tmp_path / "run" / run_folder.LAST_FILE)
-    assert saved.step >= 1
-    assert saved.step == rows(tmp_path / "run")[-1]["step"]
+    with pytest.raises(InputError, match=rf"step {wild + 2}: the loss.*nan.*learning_rate"):
+        run(tmp_path / "run", config=every_step)
+    assert rows(tmp_path / "run")[-1]["step"] == wild + 1
+    assert not list((tmp_path / "run").glob("*.before"))
+    state = load_file(tmp_path / "run" / run_folder.STATE_FILE)
+    assert all(tensor.abs().max() < 1e6 for name, tensor in state.items() if name.startswith("model."))
+    last = tmp_path / "run" / run_folder.LAST_FILE
+    assert last.exists() == (wild > 0)  # before the first update there is none
+    if wild:
+        assert load_checkpoint(last).step == wild
+        assert torch.equal(load_file(last)["mask_decoder.query_features"], state["model.mask_decoder.query_features"])
 
 
 def test_averaged_weights_are_saved_validated_and_resumed(

@@ -39,8 +39,10 @@ def test_fillers_make_images_equal_in_number():
     assert not pilots.masks[1, 1].any()
 
 
-def test_images_without_targets_have_no_pilots():
-    assert gather_pilots([squares(), squares()], generators(2)) is None
+def test_images_without_targets_have_fillers_alone():
+    none = gather_pilots([squares(), squares()], generators(2))
+    assert (none.masks.shape, none.labels.tolist()) == ((2, 1, 64, 64), [[0], [0]])
+    assert not none.masks.any()
     one = gather_pilots([squares(), squares((0, 0))], generators(2))
     assert one.masks.any((2, 3)).tolist() == [[False], [True]]
 

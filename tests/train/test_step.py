@@ -3,8 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from tiny_training import CONFIG, tiny_model, write_bands
@@ -71,6 +74,22 @@ def test_accumulation_changes_nothing(take: Take, accumulate: int) -> None:
         assert row_in_parts.pop("gradient_norm") == pytest.approx(row.pop("gradient_norm"), rel=1e-3)
         assert row_in_parts == pytest.approx(row, rel=1e-5)
     assert_same_gradients(take(1)[1], take(1, accumulate=accumulate)[1])
+
+
+def test_a_micro_batch_without_a_target_has_the_same_terms(tmp_path: Path) -> None:
+    """Of two images one shows nothing: a micro-batch of it alone sums with the other's."""
+    training, _ = write_bands(tmp_path)
+    for _, path in training.pairs[1:]:
+        cv2.imwrite(str(path), np.full((48, 64), 255, np.uint8))
+    rows = []
+    for accumulate in (1, 4):
+        config = settings(accumulate=accumulate)
+        config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, pilot_weight=1.0))
+        state = initial_state(config, tiny_model(seed=0), CPU)
+        step = Step(config, build_spec(config, training.labels), state, training, Processes(CPU))
+        rows.append(step(0))
+    assert rows[1] == pytest.approx(rows[0], rel=1e-5)
+    assert rows[0]["loss_mask"] > 0  # the image that shows something is in the batch
 
 
 def assert_same_gradients(one: TrainingState, other: TrainingState) -> None:

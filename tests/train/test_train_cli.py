@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,6 +183,38 @@ def test_one_damaged_file_is_said_and_training_goes_on(
     errors = capsys.readouterr().err
     said = "1.png: a label map that does not fit: expected 48x64"
     assert ["warning: skipped" in line for line in errors.splitlines() if said in line] == [False, True]
+
+
+def test_what_is_odd_about_data_is_said_before_the_first_step(
+    root: Path, damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (damaged / "classes.txt").write_text("dark\n")  # one name too short: index 1 would be ignored in silence
+    classes = ("--set", "model.num_classes=1", "data.colors=[]", "train.steps=1")
+    assert start(root, tmp_path / "short", *classes, data=str(damaged)) == 0
+    share = cv2.imread(str(damaged / "trainannot/0.png"), cv2.IMREAD_UNCHANGED).mean() * 48 * 64 / (48 * 64 + 25)
+    said = f"{damaged}: {100 * share:.2f} % of the pixels have the index 1, the first after the 1 classes"
+    assert said in capsys.readouterr().err
+    cv2.imwrite(str(damaged / "trainannot/0.png"), np.full((48, 64), 255, np.uint8))
+    assert start(root, tmp_path / "empty", *classes, data=str(damaged)) == 0
+    errors = capsys.readouterr().err
+    assert f"warning: {damaged}: none of the 2 images of train that were tried shows a segment" in errors
+    assert "index 1" not in errors
+
+
+def test_validation_images_are_tried_and_what_it_leaves_out_begins_a_line(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(root / "data", data)
+    (data / "val/0.png").write_text("")
+    assert start(root, tmp_path / "run", "--set", "train.steps=1", data=str(data)) == 0
+    lines = re.split(r"[\r\n]+", capsys.readouterr().err)
+    said = [line.split(":")[0] for line in lines if "val/0.png" in line]
+    assert said == ["warning", "validation leaves out an image"]
+    (data / "val/1.png").write_text("")
+    assert start(root, tmp_path / "other", data=str(data)) == 2
+    assert "error: 2 of 2 images that were tried cannot be used; " in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_data_set_that_is_damaged_throughout_is_refused_before_the_first_step(

@@ -102,7 +102,11 @@ class CocoInstances:
         size = image["height"], image["width"]
         try:
             if isinstance(segmentation, list):  # polygons
-                encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+                # two points have no area, and pycocotools takes their four numbers for a box
+                polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+                if not polygons:
+                    raise ValueError("no polygon has three points")
+                encoded = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
             elif isinstance(segmentation["counts"], list):  # RLE, uncompressed
                 encoded = coco_mask.frPyObjects(segmentation, *size)
             else:

@@ -6,6 +6,11 @@ ids = read_ids(path)            # int32 [H, W], of a PNG whose colour is an id: 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -41,6 +46,34 @@ def read_ids(path: Path) -> np.ndarray:
     """int32 [H, W]: R + 256 G + 256² B of every pixel (panopticapi's rgb2id)."""
     blue, green, red = cv2.split(_decode(path, cv2.IMREAD_COLOR))  # [H, W] each
     return red.astype(np.int32) + (green.astype(np.int32) << 8) + (blue.astype(np.int32) << 16)
+
+
+@contextlib.contextmanager
+def complaints_of_decoders() -> Iterator[list[str]]:
+    """What libjpeg says on stderr, in the block, of JPEGs with damaged data, of which it makes a picture all the same.
+
+    Neither OpenCV nor Pillow hands it on. The list is filled at the block's end; what else was written goes to stderr.
+    For a process in which no other thread writes to stderr: file descriptor 2 is another one for the time.
+    """
+    complaints: list[str] = []
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield complaints
+            finally:
+                sys.stderr.flush()
+                os.dup2(stderr, 2)
+                file.seek(0)
+                for line in file.read().splitlines(keepends=True):
+                    if line.startswith(b"Corrupt JPEG data"):
+                        complaints.append(line.decode(errors="replace").strip())
+                    else:
+                        os.write(2, line)
+    finally:
+        os.close(stderr)
 
 
 def images_in(folder: Path) -> list[Path]:

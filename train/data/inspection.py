@@ -18,6 +18,8 @@ from mask2edge.runtime.spec import Label
 from mask2edge.train.data.annotation import Annotation, Dataset
 from mask2edge.train.data.coco_instances import CocoInstances
 from mask2edge.train.data.coco_panoptic import CocoPanoptic
+from mask2edge.train.data.image_file import complaints_of_decoders
+from mask2edge.train.data.semantic_folder import SemanticMaps
 
 SMALL, MEDIUM = 32**2, 96**2  # pixels: COCO's bounds of small and medium objects
 
@@ -104,14 +106,22 @@ def inspect(
 ) -> Inspection:
     """Reads every image, or those of `indices`; `shown` wraps their sequence in a progress bar."""
     found = Inspection(data.labels, data.split, faults=list(getattr(data, "faults", ())))
+    unnamed = 0
     for index in shown(range(len(data)) if indices is None else indices):
+        name = data.name(index)
         try:
-            _, annotation = data[index]
+            with complaints_of_decoders() as complaints:
+                _, annotation = data[index]
         except InputError as error:
             found.faults.append(str(error))
             continue
-        found.add(data.name(index), annotation)
-        found.faults += [f"{data.name(index)}: {fault}" for fault in _stated(data, index, segment_areas(annotation))]
+        found.add(name, annotation)
+        found.faults += [f"{name}: a picture is made of it, but {complaint}" for complaint in complaints]
+        found.faults += [f"{name}: {fault}" for fault in _stated(data, index, segment_areas(annotation))]
+        if isinstance(data, SemanticMaps):
+            unnamed += data.unnamed(index)
+    if isinstance(data, SemanticMaps) and unnamed:
+        found.remarks.append(data.about_unnamed(unnamed, found.pixels))
     return found
 
 

@@ -76,6 +76,17 @@ class SemanticMaps:
         places[present] = np.arange(1, len(present) + 1)
         return Annotation(places[label_map][None], present.astype(np.int64), np.zeros(len(present), bool))
 
+    def unnamed(self, index: int) -> int:
+        """Pixels with the first index after the classes: ignored, or a class that the list of names lacks."""
+        return int((read_index_map(self.pairs[index][1]) == self._first + len(self.labels)).sum())
+
+    def about_unnamed(self, unnamed: int, pixels: int) -> str:
+        """What to say of that many of `pixels`."""
+        return (
+            f"{100 * unnamed / pixels:.2f} % of the pixels have the index {self._first + len(self.labels)}, the first "
+            f"after the {len(self.labels)} classes, which is ignored; if it is a class, its name is missing"
+        )
+
     def label_map(self, index: int) -> np.ndarray:
         """Class indices [H,W], uint8 (uint16 for more than 254 classes); every ignored pixel is `self.ignore`."""
         path = self.pairs[index][1]

@@ -50,11 +50,12 @@ class Pilots:
         return noisy.flatten(2).float() * 2 - 1
 
 
-def gather_pilots(targets: Sequence[Mapping[str, Tensor]], generators: Sequence[torch.Generator]) -> Pilots | None:
-    """targets: N dicts {"labels": int64 [T], "masks": bool [T, H, W]}, of different T; None where all are empty."""
-    most = max(len(target["labels"]) for target in targets)
-    if not most:
-        return None
+def gather_pilots(targets: Sequence[Mapping[str, Tensor]], generators: Sequence[torch.Generator]) -> Pilots:
+    """targets: N dicts {"labels": int64 [T], "masks": bool [T, H, W]}, of different T.
+
+    One filler at least, also where all are empty: every process and micro-batch of a step has the same terms then.
+    """
+    most = max(1, *(len(target["labels"]) for target in targets))
     labels = torch.stack([F.pad(target["labels"], (0, most - len(target["labels"]))) for target in targets])
     masks = torch.stack(
         [F.pad(target["masks"], (0, 0, 0, 0, 0, most - len(target["masks"]))) for target in targets]

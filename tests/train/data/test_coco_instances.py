@@ -138,6 +138,7 @@ def test_what_is_missing_or_unknown_is_said_when_opened(
         {"size": [24, 32], "counts": 7},
         {"size": [24, 32]},
         [[1.0, 2.0]],
+        [[1.0, 2.0, 9.0, 9.0]],
         ["text"],
         "text",
     ],
@@ -150,6 +151,17 @@ def test_a_mask_that_cannot_be_decoded_is_refused_by_name(tmp_path: Path, segmen
     with pytest.raises(InputError, match=r"instances_train2017\.json: annotation 51 of 0\.png: expected polygons or"):
         data.annotation(0)
     assert len(data.annotation(2)) == 1
+
+
+def test_a_polygon_without_an_area_is_left_out(tmp_path: Path) -> None:
+    write_coco_instances(tmp_path)
+    expected = CocoInstances(tmp_path, "train").annotation(0)
+    for place in (0, 2):  # of COCO's own polygons a few have two points
+        change_json(
+            tmp_path / JSON,
+            annotations=lambda rows, place=place: rows[0]["segmentation"].insert(place, [1.0, 2.0, 30.0, 20.0]),
+        )
+    np.testing.assert_array_equal(CocoInstances(tmp_path, "train").annotation(0).planes, expected.planes)
 
 
 def test_annotations_need_no_ids(tmp_path: Path) -> None:
