@@ -1,6 +1,7 @@
 """accuracy.py --save-to: a row says which file was measured on what, and holds no path of this machine."""
 
 import csv
+import errno
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mask2edge.benchmarks import accuracy, accuracy_rows
 from mask2edge.benchmarks.accuracy_rows import COLUMNS, METRICS, backbone_of, size_of
 from mask2edge.benchmarks.results_table import ROOT, recorded_command
 from mask2edge.runtime.command_line import sha256_of
+from mask2edge.runtime.segmenter import Segmenter
 from mask2edge.runtime.spec import EngineSpec, ModelSpec, Postprocessing, Preprocessing, Profile
 
 
@@ -54,6 +56,33 @@ def test_rows_are_appended_and_other_columns_refused_before_anything_is_measured
     monkeypatch.setattr(accuracy, "evaluate", lambda *_: pytest.fail("measured"))
     assert accuracy.main(arguments) == 2
     assert "expected the columns date, commit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
+def test_an_evaluation_that_is_stopped_halfway_prints_and_saves_nothing(
+    stop, color_engine, color_data, stripes, tmp_path, monkeypatch, capsys
+):
+    """And the same command again, without the stop, is as if nothing had been."""
+    engine, data, table = color_engine(), color_data({"val": [(stripes, stripes)] * 4}), tmp_path / "t.csv"
+    arguments = [str(engine), "--task", "semantic", "--data", str(data), "--save-to", str(table), "--json"]
+    assert accuracy.main(arguments) == 0
+    before, printed = table.read_bytes(), capsys.readouterr().out
+    for_tasks, images = Segmenter.for_tasks, []
+
+    def stopped(self, image, tasks):
+        images.append(image)
+        if len(images) == 3:
+            raise stop
+        return for_tasks(self, image, tasks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "for_tasks", stopped)
+        assert accuracy.main(arguments) == (130 if stop is KeyboardInterrupt else 1)
+    assert (table.read_bytes(), capsys.readouterr().out) == (before, "")
+    assert accuracy.main(arguments) == 0
+    assert capsys.readouterr().out == printed
+    first, second = rows_of(table)
+    assert first == second
 
 
 def test_save_appends_to_the_results(color_engine, color_data, stripes, tmp_path, monkeypatch):
