@@ -10,10 +10,11 @@ import pytest
 
 from mask2edge.benchmarks import accuracy, accuracy_rows
 from mask2edge.benchmarks.accuracy_rows import COLUMNS, METRICS, backbone_of, size_of
-from mask2edge.benchmarks.results_table import ROOT, recorded_command
+from mask2edge.benchmarks.results_table import ROOT, read_rows, recorded_command
 from mask2edge.runtime.command_line import sha256_of
 from mask2edge.runtime.segmenter import Segmenter
 from mask2edge.runtime.spec import EngineSpec, ModelSpec, Postprocessing, Preprocessing, Profile
+from mask2edge.train.evaluation.task_evaluation import HEADLINE
 
 
 @pytest.fixture
@@ -140,3 +141,25 @@ def test_an_engine_keeps_its_checkpoint(color_engine, color_data, stripes, tmp_p
         accuracy.main([str(engine), "--task", "semantic", "--data", str(data), "--save-to", str(tmp_path / "t")]) == 0
     )
     assert rows_of(Path(tmp_path / "t"))[0]["checkpoint_sha256"] == "c" * 64
+
+
+# Of the task's headline figure: what an engine may differ by from its checkpoint on PyTorch.
+PROMISED = {"fp32": 0.001, "fp16": 0.002, "bf16": 0.005, "int8": 0.005}
+
+
+def test_recorded_engines_are_as_accurate_as_their_checkpoints_on_pytorch():
+    """Rows of results/accuracy.csv: the same weights, data and way of fitting an image into the input."""
+    rows = read_rows(accuracy_rows.RESULTS, COLUMNS)
+
+    def of(row):
+        return tuple(
+            row[name] for name in ("checkpoint_sha256", "size", "task", "data", "split", "images", "detections")
+        )
+
+    on_pytorch = {of(row): row for row in rows if row["backend"] == "torch"}
+    engines = [row for row in rows if row["backend"] != "torch"]
+    assert {"fp32", "fp16", "int8"} <= {row["precision"] for row in engines} <= set(PROMISED)
+    for row in engines:
+        assert of(row) in on_pytorch, f"{row['artifact']}: measure its checkpoint as well"
+        name = HEADLINE[row["task"]]
+        assert float(row[name]) == pytest.approx(float(on_pytorch[of(row)][name]), abs=PROMISED[row["precision"]])
