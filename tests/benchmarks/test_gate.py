@@ -181,8 +181,9 @@ def instances_object(figure):
 @pytest.mark.parametrize(
     "printed",
     [
-        peers_object, latency_object, accuracy_object, instances_object, lambda ratio: {"engines": [latency_object(ratio)]},
-        lambda ratio: {"rows": [peers(ratio=ratio)]}, lambda ratio: [peers(ratio=ratio)],
+        peers_object, latency_object, accuracy_object, instances_object,
+        lambda ratio: {"engines": [latency_object(ratio)]}, lambda ratio: {"rows": [peers(ratio=ratio)]},
+        lambda ratio: [peers(ratio=ratio)],
     ],
 )  # fmt: skip
 def test_what_benchmarks_print_can_be_compared(printed, tmp_path, capsys):
