@@ -7,7 +7,7 @@ mIoU, AP by COCO's protocol, or PQ, at the images' original size; train/evaluati
 goes through the same preprocessing and post-processing, so that what differs is the network alone. Several tasks share
 one pass of the network over the images, of which three are in memory at a time: one that is read, one that is
 segmented, and one that is counted. An engine or ONNX file needs no torch. Figures are printed when every image has been
-counted, and never of a part: an interrupted run prints none.
+counted, and never of a part: an interrupted run prints and saves none. Rows of several tasks are saved together.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from mask2edge.benchmarks.accuracy_rows import COLUMNS, RESULTS, accuracy_row
 from mask2edge.benchmarks.artifact import open_artifact, sha256_of_artifact
 from mask2edge.benchmarks.progress import progress
-from mask2edge.benchmarks.results_table import append_row, read_rows, recorded_command
+from mask2edge.benchmarks.results_table import append_rows, read_rows, recorded_command
 from mask2edge.runtime.command_line import InputError, command, parse_size, positive_number, say
 from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.segmenter import TASKS, Segmenter
@@ -232,8 +232,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     by_task = {task: own | about | {"task": task} | detections.get(task, {}) for task, own in found.items()}
     if results:
         typed = recorded_command("benchmarks/accuracy.py", sys.argv[1:] if argv is None else argv)
-        for own in by_task.values():
-            append_row(results, COLUMNS, accuracy_row(own, segmenter.spec, arguments.artifact, typed))
+        rows = [accuracy_row(own, segmenter.spec, arguments.artifact, typed) for own in by_task.values()]
+        append_rows(results, COLUMNS, rows)
         say(f"appended to {results}")
     result = by_task[tasks[0]] if len(tasks) == 1 else together(by_task, found)
     print(json.dumps(result) if arguments.json else "\n".join(report(result)))

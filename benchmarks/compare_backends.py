@@ -2,11 +2,13 @@
 
     python benchmarks/compare_backends.py models/street-lite.safetensors --precision fp16
     python benchmarks/compare_backends.py artifacts/street-lite-fp16.engine          # what ships, with its checkpoint
+    python benchmarks/compare_backends.py models/street-lite.onnx --fail-on pixels   # for CI: exit code 1
 
 PyTorch in float32 is the reference; ONNX Runtime with standard and with custom ops and TensorRT are compared with it,
 by Polygraphy's comparator. A checkpoint becomes what `export/build_engine.py` would build of it. The report has every
 stage's difference, the bits of masks and the pixels of the label map that flipped, and the first stage beyond the
-tolerance. What cannot run here is named with its reason. docs/compare-backends.md has an example.
+tolerance. What cannot run here is named with its reason. docs/compare-backends.md has an example. Exit code 0 whatever
+the differences are; with --fail-on 1 where a backend diverges, or is there and cannot run; 2 for bad input.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mask2edge.benchmarks import machine
+from mask2edge.benchmarks.backends.differences import TOLERANCES, Tolerance
+from mask2edge.benchmarks.backends.stages import COUNTED
 from mask2edge.benchmarks.demo import sample_photograph
 from mask2edge.export.calibration_options import (
     add_calibration_arguments,
@@ -43,8 +47,7 @@ def compare(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Outcome
     """The report as one JSON object, and what it was made of. Raises InputError."""
     require_packages()
     from mask2edge.benchmarks.backends.comparison import Reference
-    from mask2edge.benchmarks.backends.differences import TOLERANCES
-    from mask2edge.benchmarks.backends.report import outcome_to_json
+    from mask2edge.benchmarks.backends.report import failures, outcome_to_json
     from mask2edge.benchmarks.backends.sources import subject_of
     from mask2edge.train.checkpoint import load_model
 
@@ -56,15 +59,14 @@ def compare(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Outcome
     model, checkpoint = load_model(subject.checkpoint)
     size = parse_size(arguments.size) if arguments.size else checkpoint.spec.size
     profile = subject.profile or Profile.fixed(*size)
-    tolerance = TOLERANCES[subject.precision]
-    if arguments.tolerance is not None:
-        tolerance = replace(tolerance, relative_l2=arguments.tolerance)
+    tolerance = replace(TOLERANCES[subject.precision], **dict(arguments.tolerance))
     reference = Reference(model, checkpoint.spec, profile, image, arguments.task)
     _, _, height, width = shape = reference.pixels.shape
     outcomes = [reference.compare(backend, tolerance) for backend in subject.backends(shape)]
     if all(outcome.not_run for outcome in outcomes):
         reasons = "; ".join(f"{outcome.backend.name}: {outcome.not_run}" for outcome in outcomes)
         raise InputError(f"{arguments.source}: expected a backend that can run it here, got none: {reasons}")
+    found = failures(outcomes, arguments.fail_on) if arguments.fail_on else None
     report = {
         "source": str(arguments.source),
         "checkpoint": str(subject.checkpoint),
@@ -76,6 +78,9 @@ def compare(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Outcome
         "tolerance": asdict(tolerance),
         "reference": "torch, float32",
         "backends": [outcome_to_json(outcome) for outcome in outcomes],
+        "fail_on": arguments.fail_on,
+        "passed": None if found is None else not found,
+        "failures": found,
         "versions": machine.package_versions(),
     }
     return report, outcomes
@@ -123,21 +128,33 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--task", choices=TASKS, help="of the label map; default: the model's own")
     parser.add_argument(
-        "--tolerance", type=_tolerance, metavar="X", help="relative L2 of a stage; default: what the precision allows"
-    )
+        "--tolerance", type=_tolerance, action="append", default=[], metavar="[NAME=]X",
+        help="relative L2 of a stage; flipped=X: share of a mask's bits; relabelled=X: of the label map's pixels; may "
+        "be repeated; default: what the precision allows",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fail-on", choices=tuple(COUNTED),
+        help="exit code 1 where a backend diverges in any of its stages; in its results alone (class logits, mask "
+        "logits, label map); or in the label map's pixels; or where it is there and cannot run",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     add_calibration_arguments(parser)
     return parser.parse_args(argv)
 
 
-def _tolerance(text: str) -> float:
+def _tolerance(text: str) -> tuple[str, float]:
+    """A field of Tolerance and its value; relative_l2 where no name is given."""
+    name, named, number = text.rpartition("=")
+    names = [field.name for field in fields(Tolerance)]
+    if named and name not in names:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(names)}, got {name!r}")
     try:
-        value = float(text)
+        value = float(number)
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text!r}")
-    return value
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {number!r}")
+    return name or "relative_l2", value
 
 
 @command
@@ -150,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mask2edge.benchmarks.backends.report import lines
 
         print("\n".join(lines(report, outcomes)))
-    return 0
+    return 1 if report["passed"] is False else 0
 
 
 if __name__ == "__main__":

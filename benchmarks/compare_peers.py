@@ -29,7 +29,7 @@ from mask2edge.benchmarks.peak_memory import peak_memory_mb
 from mask2edge.benchmarks.peers import onnxruntime_stock
 from mask2edge.benchmarks.peers.network import MissingPeer, Network
 from mask2edge.benchmarks.peers.onnxruntime_stock import StockPeer
-from mask2edge.benchmarks.results_table import append_row
+from mask2edge.benchmarks.results_table import append_rows
 from mask2edge.benchmarks.timed_engine import noise
 from mask2edge.benchmarks.timing import interleave, summarize, timed
 from mask2edge.runtime.command_line import InputError, command, natural_number, parse_size, positive_number, say
@@ -224,8 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     result = compare(arguments)
     if arguments.save:
-        for row in rows(result):
-            append_row(RESULTS, COLUMNS, row)
+        append_rows(RESULTS, COLUMNS, rows(result))
         say(f"appended to {RESULTS}")
     print(json.dumps(result) if arguments.json else "\n".join(table(result)))
     return 0

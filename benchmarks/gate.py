@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mask2edge.benchmarks.accuracy_rows import METRICS
 from mask2edge.benchmarks.result_kinds import Figure, Kind, kind_of
 from mask2edge.runtime.command_line import InputError, command
 
@@ -69,7 +70,8 @@ def _rows_of_object(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
     elif "metrics" in data:  # accuracy.py
         names = {name: Path(data[name]).name for name in ("artifact", "data")}
         of = {name: data[name] for name in ("task", "split", "images", "detections") if name in data}
-        yield names | of | data["metrics"]
+        # As in accuracy.csv: a figure that no column is of would be taken for a part of what the row is of.
+        yield names | of | {name: data["metrics"][name] for name in METRICS if name in data["metrics"]}
     elif "ratios" in data:
         from mask2edge.benchmarks import compare_peers
 

@@ -27,10 +27,9 @@ COLUMNS = (
 
 def description(engine: TimedEngine) -> dict[str, Any]:
     """Which engine: the file by its checksum, as accuracy.py gives it, so that figures of both are of one artifact."""
-    batch, height, width = engine.segmenter.spec.profile.opt
     spec = engine.segmenter.spec
-    report: dict[str, Any] = {"engine": str(engine.path), "sha256": engine.sha256, "batch": batch}
-    report |= {"size": f"{height}x{width}", "precision": spec.precision, "backend": spec.backend, "ops": spec.ops}
+    report: dict[str, Any] = {"engine": str(engine.path), "sha256": engine.sha256, "batch": spec.profile.opt[0]}
+    report |= {"size": engine.size, "precision": spec.precision, "backend": spec.backend, "ops": spec.ops}
     return report | {"task": engine.task}
 
 

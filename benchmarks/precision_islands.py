@@ -24,7 +24,7 @@ import onnx
 
 from mask2edge.benchmarks import machine
 from mask2edge.benchmarks.progress import progress
-from mask2edge.benchmarks.results_table import append_row
+from mask2edge.benchmarks.results_table import append_rows
 from mask2edge.export.dataflow import Dataflow
 from mask2edge.export.emulation import emulated
 from mask2edge.export.half_storage import metadata_of, store_full
@@ -206,8 +206,7 @@ def _record(model: Path, images: int, rows: Sequence[Row]) -> None:
         "model": model.name,
         "images": images,
     }
-    for row in rows:
-        append_row(RESULTS, COLUMNS, described | asdict(row))
+    append_rows(RESULTS, COLUMNS, [described | asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import numpy as np
 from mask2edge.benchmarks import machine
 from mask2edge.benchmarks.demo import sample_photograph
 from mask2edge.benchmarks.peak_memory import peak_of_this_process_mb
-from mask2edge.benchmarks.results_table import append_row
+from mask2edge.benchmarks.results_table import append_rows
 from mask2edge.benchmarks.timing import interleave, summarize, timed
 from mask2edge.runtime.command_line import InputError, command, natural_number, positive_number, say
 from mask2edge.runtime.images import read_image
@@ -154,8 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         about["instruction_set"] = " ".join(machine.instruction_set())
         about["versions"] = " ".join(f"{name}={version}" for name, version in described["versions"].items())
         about |= {"engine": arguments.engine.name, "image": image.name}
-        for row in rows:
-            append_row(RESULTS, COLUMNS, about | row)
+        append_rows(RESULTS, COLUMNS, [about | row for row in rows])
     if arguments.json:
         print(json.dumps({"settings": rows, "threads": threads, "machine": described}))
     else:

@@ -41,6 +41,16 @@ class TimedEngine:
     def first_batch(self) -> list[np.ndarray]:
         return list(itertools.islice(itertools.cycle(self.images), self.segmenter.spec.profile.opt[0]))
 
+    @property
+    def size(self) -> str:
+        """HxW of the network's input, padded. An engine of several sizes has that of each image: "512x704, 512x928"."""
+        profile = self.segmenter.spec.profile
+        if profile.min[1:] == profile.max[1:]:
+            return f"{profile.opt[1]}x{profile.opt[2]}"
+        batches = [[image] for image in self.images] if profile.opt[0] == 1 else [self.first_batch()]
+        shapes = {self.segmenter.prepare(batch)[0].shape[2:] for batch in batches}
+        return ", ".join(f"{height}x{width}" for height, width in sorted(shapes))
+
     def run(self) -> dict[str, float]:
         """Milliseconds of each of STEPS, for the next batch.
 

@@ -14,9 +14,11 @@ from mask2edge.runtime.results import Segment, Segmentation
 from mask2edge.runtime.spec import Label
 from mask2edge.train.data.annotation import Annotation
 
-DATA = Path(__file__).resolve().parents[1].parent / "shared/data"
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared/data"
 COCO = DATA / "coco_panoptic_mini"
 NUCLEI = DATA / "dsb2018"
+NUCLEI_COUNT = 67  # images of the validation split
 
 
 def labels_of(things: str, stuff: str = "") -> tuple[Label, ...]:
@@ -136,3 +138,10 @@ def nuclei_annotations(count: int) -> Iterator[Annotation]:
         label_map = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         values = np.unique(label_map)
         yield annotation_of(np.searchsorted(np.union1d(values, [0]), label_map), [0] * int((values > 0).sum()))
+
+
+def with_background(annotation: Annotation) -> Annotation:
+    """Of one plane and one class: what no segment covers is one more segment, of class 1."""
+    (plane,) = annotation.planes  # [H, W]
+    count = len(annotation)
+    return annotation_of(np.where(plane == 0, count + 1, plane), [*annotation.label_ids, 1])

@@ -49,6 +49,11 @@ class Outcome:
     missing: tuple[str, ...] = ()
     not_run: str = ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether it was there and could not run it: an export or an engine that is broken, not one that is absent."""
+        return bool(self.not_run) and self.backend.runner is not None
+
 
 class Reference:
     """The plain model on an image, uint8 [H, W, 3] BGR, prepared as an engine of `profile` prepares it.

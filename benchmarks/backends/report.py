@@ -11,7 +11,7 @@ from typing import Any
 
 from mask2edge.benchmarks.backends.comparison import Outcome
 from mask2edge.benchmarks.backends.differences import Difference, Tolerance, first_divergence, first_flip
-from mask2edge.benchmarks.backends.stages import LABEL_MAP, title
+from mask2edge.benchmarks.backends.stages import LABEL_MAP, is_counted, title
 
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
@@ -43,6 +43,31 @@ def verdict(differences: Sequence[Difference]) -> str:
     return "; ".join(parts)
 
 
+def failures(outcomes: Sequence[Outcome], fail_on: str) -> dict[str, str]:
+    """Backend -> why it fails: the first of the stages that count (see COUNTED) beyond the tolerance, or what kept it
+    from running though it is there. A backend that this machine does not have fails nobody.
+    """
+    found = {}
+    for outcome in outcomes:
+        first = first_divergence(one for one in outcome.differences if is_counted(one.stage, fail_on))
+        if outcome.failed:
+            found[outcome.backend.name] = outcome.not_run
+        elif first is not None:
+            found[outcome.backend.name] = f"{title(first.stage)}, {_how(first)}"
+    return found
+
+
+def failure_lines(report: dict[str, Any], outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """For people, with --fail-on."""
+    failed = {outcome.backend.name for outcome in outcomes if outcome.failed}
+    absent = sum(bool(outcome.not_run) for outcome in outcomes) - len(failed)
+    for name, reason in report["failures"].items():
+        yield f"{'FAILED  ' if name in failed else 'DIVERGED'} {name}: {reason}"
+    diverged = len(report["failures"]) - len(failed)
+    counts = f"{diverged} diverged, {len(failed)} failed, {absent} not there"
+    yield f"{len(outcomes) - absent - len(failed)} backends compared by their {report['fail_on']}: {counts}"
+
+
 def lines(report: dict[str, Any], outcomes: Sequence[Outcome]) -> Iterator[str]:
     """`report`: compare_backends.py's JSON object; `outcomes`: those that it was made of."""
     tolerance = Tolerance(**report["tolerance"])
@@ -58,6 +83,8 @@ def lines(report: dict[str, Any], outcomes: Sequence[Outcome]) -> Iterator[str]:
     for outcome in outcomes:
         text = f"not run: {outcome.not_run}" if outcome.not_run else verdict(outcome.differences)
         yield f"{outcome.backend.name}: {text}"
+    if report["fail_on"]:
+        yield from failure_lines(report, outcomes)
 
 
 def _table(outcome: Outcome) -> Iterator[str]:

@@ -14,6 +14,8 @@ FINE, FEATURES = "pixel_decoder.fine", "pixel_decoder.mask_features"
 PROPOSALS = "decoder.proposal_logits"
 LABEL_MAP = "label_map"
 RESULTS = ("class_logits", "mask_logits", LABEL_MAP)
+# What --fail-on counts: every stage, what a user gets of the network, or what a user sees.
+COUNTED: dict[str, tuple[str, ...]] = {"stages": (), "results": RESULTS, "pixels": (LABEL_MAP,)}
 OF_A_LAYER = {  # in the order of calculation
     "mask_logits": "attention mask",
     "queries": "queries",
@@ -48,6 +50,11 @@ def title(stage: str) -> str:
     return {FINE: "pixel decoder's finest map", FEATURES: "mask features"}.get(
         stage, f"pixel decoder's memory, stride {number}"
     )
+
+
+def is_counted(stage: str, fail_on: str) -> bool:
+    """`fail_on`: a key of COUNTED."""
+    return fail_on == "stages" or stage in COUNTED[fail_on]
 
 
 def is_mask(stage: str) -> bool:

@@ -34,7 +34,7 @@ from mask2edge.benchmarks.reporting.matrix import (
     not_run,
 )
 from mask2edge.benchmarks.reporting.measured import breakdown, peer_tables, ratio_tables
-from mask2edge.benchmarks.reporting.rows import PUBLISHED, Row
+from mask2edge.benchmarks.reporting.rows import PUBLISHED, Row, counted_images, is_of_part
 from mask2edge.export.backends import HALF_STORAGE, PRECISIONS
 from mask2edge.train.evaluation.task_evaluation import HEADLINE
 
@@ -45,6 +45,10 @@ EXAMPLES = {  # pictures of the project: caption, and what is seen for those who
         "`make demo`: a photograph, its masks and the labels, from the engine of street-lite. Photograph: "
         "danielbuechele, CC BY 2.0, from scikit-learn's sample images.",
         "A photograph of a temple beside the same photograph with its segments coloured by class, and a key of colours",
+    ),
+    "docs/images/nuclei-lite.jpg": (
+        "Two validation images of DSB2018, each beside its masks by nuclei-lite. Images: BBBC038, CC0.",
+        "Two micrographs of nuclei, one dark and one light, each beside the same image with every nucleus in a colour",
     ),
 }  # fmt: skip
 
@@ -123,7 +127,7 @@ def _matrix_row(entry: Entry) -> list[Cell]:
     names += [Part(date) for date in sorted(dates - {""})]
     return [
         cell(entry.backbone or "not recorded"),
-        cell(entry.size),
+        Cell(tuple(map(Part, filter(None, (entry.size or "–", _timed_at(entry)))))),
         cell(entry.precision),
         cell(f"{entry.backend or 'not recorded'}{f', {entry.ops} ops' if entry.ops else ''}"),
         Cell(tuple(accuracy)) if accuracy else cell(why),
@@ -136,13 +140,15 @@ def _matrix_row(entry: Entry) -> list[Cell]:
     ]
 
 
+def _timed_at(entry: Entry) -> str:
+    return f"timed at {entry.timed_size}" if entry.timed_size not in ("", entry.size) else ""
+
+
 def _accuracy(row: Row) -> Iterator[Part]:
     """The task's figures, and of what."""
     for name, value in figures_of(row):
         yield Part(f"{name.replace('_', ' ')} {value:.4f}", row)
-    images, whole = row.get("images"), row.get("images_in_split")
-    counted = f"{images} images" if images == whole or not whole else f"the first {images} of {whole} images"
-    yield Part(f"{row.get('data')} {row.get('split')}, {counted}")
+    yield Part(f"{row.get('data')} {row.get('split')}, {counted_images(row)}")
 
 
 def _plots(entries: Sequence[Entry], results: Results) -> Iterator[Prose | Chart]:
@@ -179,9 +185,11 @@ def _own_panels(entries: Sequence[Entry]) -> dict[tuple[str, str, str], list[Poi
             value = row.number(metric)
             if value is not None:
                 where = conditions(entry.latency)
-                series = f"{entry.backbone or entry.artifact} {entry.size} {entry.backend}"
+                series = f"{entry.backbone or entry.artifact} {entry.timed_size or entry.size} {entry.backend}"
                 point = Point(entry.total_ms, value, entry.precision, series, entry.latency.anchor)
-                panels.setdefault((metric, f"{row.get('data')} {row.get('split')}", where), []).append(point)
+                # Figures of a part of a split are not those of the whole, and have a plot of their own.
+                data = f"{row.get('data')} {row.get('split')}{f', {counted_images(row)}' if is_of_part(row) else ''}"
+                panels.setdefault((metric, data, where), []).append(point)
     return panels
 
 

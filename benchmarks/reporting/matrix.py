@@ -4,7 +4,9 @@
     cells = coverage(entries)            # {("resnet50", "tensorrt", "int8"): "", …}: "" is what was not run
 
 An accuracy and a time stand in one entry where they are of the same file, by its sha256, and never otherwise: neither a
-name nor a precision makes two files one. A row of before the checksum was kept is an entry of its own.
+name nor a precision makes two files one. A row of before the checksum was kept is an entry of its own. A file whose
+accuracy was measured at several input sizes (a checkpoint letterboxed, and at the images' ratio) is an entry for each.
+An accuracy of some images of a split alone is shown as such, and is not what makes a combination measured.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mask2edge.benchmarks.accuracy_rows import METRICS
-from mask2edge.benchmarks.reporting.rows import Row, newest
+from mask2edge.benchmarks.reporting.rows import Row, is_of_part, newest
 from mask2edge.export.backends import PRECISIONS
 from mask2edge.runtime.segmenter import TASKS
 from mask2edge.train.evaluation.task_evaluation import HEADLINE
@@ -22,7 +24,11 @@ from mask2edge.train.presets import BACKBONES
 OURS = "mask2edge-"  # contenders of peers.csv that are ours
 RANDOM = "random weights"  # peers.csv: all sides have the same, made up ones
 WHOLE, APART = "accuracy and time", "accuracy and time of different files"
-_LACKS = {"": "not run", "time": "a time, no accuracy", "accuracy": "an accuracy, no time", APART: APART}
+PART = "accuracy of a part"  # of a split's images
+_LACKS = {
+    "": "not run", "time": "a time, no accuracy", "accuracy": "an accuracy, no time", APART: APART,
+    PART: "an accuracy of a part of the images alone",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,18 +58,24 @@ class Entry:
         return None
 
     @property
+    def timed_size(self) -> str:
+        """Of the input that the times are of; the engine may take others."""
+        return self.latency.get("size") if self.latency else ""
+
+    @property
     def state(self) -> str:
-        """WHOLE, "accuracy" or "time"."""
-        if self.accuracy and self.latency:
+        """WHOLE, "accuracy", "time" or PART."""
+        accuracy = any(not is_of_part(row) for row in self.accuracy)
+        if accuracy and self.latency:
             return WHOLE
-        return "accuracy" if self.accuracy else "time"
+        return "accuracy" if accuracy else "time" if self.latency else PART
 
 
 @dataclass
 class _Artifact:
     """What the rows of one checksum say together."""
 
-    accuracy: list[Row] = field(default_factory=list)
+    accuracy: dict[str, list[Row]] = field(default_factory=dict)  # by input size
     latency: list[Row] = field(default_factory=list)
 
 
@@ -73,7 +85,8 @@ def entries_of(results: Mapping[str, Sequence[Row]]) -> list[Entry]:
     entries = []
     for row in newest(results.get("accuracy", ())):
         if row.get("sha256"):
-            artifacts.setdefault(row.get("sha256"), _Artifact()).accuracy.append(row)
+            of_size = artifacts.setdefault(row.get("sha256"), _Artifact()).accuracy
+            of_size.setdefault(row.get("size"), []).append(row)
         else:
             entries.append(_entry("", [row], None))
     for row in newest(results.get("latency", ())):
@@ -82,8 +95,9 @@ def entries_of(results: Mapping[str, Sequence[Row]]) -> list[Entry]:
         else:
             entries.append(_entry("", [], row))
     for sha256, artifact in artifacts.items():
-        for row in artifact.latency or [None]:
-            entries.append(_entry(sha256, artifact.accuracy, row))
+        for accuracy in artifact.accuracy.values() or [[]]:
+            for row in artifact.latency or [None]:
+                entries.append(_entry(sha256, accuracy, row))
     entries += [_of_peers(row) for row in newest(results.get("peers", ())) if row.get("contender").startswith(OURS)]
     return sorted(entries, key=_order)
 
@@ -154,8 +168,8 @@ def coverage(entries: Sequence[Entry]) -> dict[tuple[str, str, str], str]:
             for precision in precisions:
                 key = (backbone, backend, precision)
                 states = {e.state for e in entries if (e.backbone, e.backend, e.precision) == key}
-                both = WHOLE if WHOLE in states else APART if states == {"accuracy", "time"} else ""
-                found[key] = both or next(iter(states), "")
+                both = WHOLE if WHOLE in states else APART if {"accuracy", "time"} <= states else ""
+                found[key] = both or next((state for state in ("accuracy", "time", PART) if state in states), "")
     return found
 
 

@@ -47,11 +47,24 @@ class Row:
             raise InputError(f"{self.place}: {column}: expected a number, got {text!r}") from error
 
 
+def counted_images(row: Row) -> str:
+    """Of an accuracy row: how many images its figures are of."""
+    images, whole = row.get("images"), row.get("images_in_split")
+    return f"the first {images} of {whole} images" if is_of_part(row) else f"{images} images"
+
+
+def is_of_part(row: Row) -> bool:
+    """Whether an accuracy is of some images of its split alone."""
+    return row.get("images_in_split") not in ("", row.get("images"))
+
+
 def read_results(folder: Path) -> dict[str, list[Row]]:
-    """Every CSV file of the folder by name. Raises InputError where there is no folder or a line has other cells."""
+    """Every CSV file of the folder by name, but for hidden ones: an interrupted run may leave half a file under such a
+    name. Raises InputError where there is no folder or a line has other cells.
+    """
     if not folder.is_dir():
         raise InputError(f"--results: expected a folder of CSV files, got {str(folder)!r}, which is not there")
-    return {path.stem: _read(path) for path in sorted(folder.glob("*.csv"))}
+    return {path.stem: _read(path) for path in sorted(folder.glob("*.csv")) if not path.name.startswith(".")}
 
 
 def _read(path: Path) -> list[Row]:

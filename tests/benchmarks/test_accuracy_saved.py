@@ -1,6 +1,7 @@
 """accuracy.py --save-to: a row says which file was measured on what, and holds no path of this machine."""
 
 import csv
+import errno
 import json
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 
 from mask2edge.benchmarks import accuracy, accuracy_rows
 from mask2edge.benchmarks.accuracy_rows import COLUMNS, METRICS, backbone_of, size_of
-from mask2edge.benchmarks.results_table import ROOT, recorded_command
+from mask2edge.benchmarks.results_table import ROOT, read_rows, recorded_command
 from mask2edge.runtime.command_line import sha256_of
+from mask2edge.runtime.segmenter import Segmenter
 from mask2edge.runtime.spec import EngineSpec, ModelSpec, Postprocessing, Preprocessing, Profile
+from mask2edge.train.evaluation.task_evaluation import HEADLINE
 
 
 @pytest.fixture
@@ -54,6 +57,33 @@ def test_rows_are_appended_and_other_columns_refused_before_anything_is_measured
     monkeypatch.setattr(accuracy, "evaluate", lambda *_: pytest.fail("measured"))
     assert accuracy.main(arguments) == 2
     assert "expected the columns date, commit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
+def test_an_evaluation_that_is_stopped_halfway_prints_and_saves_nothing(
+    stop, color_engine, color_data, stripes, tmp_path, monkeypatch, capsys
+):
+    """And the same command again, without the stop, is as if nothing had been."""
+    engine, data, table = color_engine(), color_data({"val": [(stripes, stripes)] * 4}), tmp_path / "t.csv"
+    arguments = [str(engine), "--task", "semantic", "--data", str(data), "--save-to", str(table), "--json"]
+    assert accuracy.main(arguments) == 0
+    before, printed = table.read_bytes(), capsys.readouterr().out
+    for_tasks, images = Segmenter.for_tasks, []
+
+    def stopped(self, image, tasks):
+        images.append(image)
+        if len(images) == 3:
+            raise stop
+        return for_tasks(self, image, tasks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "for_tasks", stopped)
+        assert accuracy.main(arguments) == (130 if stop is KeyboardInterrupt else 1)
+    assert (table.read_bytes(), capsys.readouterr().out) == (before, "")
+    assert accuracy.main(arguments) == 0
+    assert capsys.readouterr().out == printed
+    first, second = rows_of(table)
+    assert first == second
 
 
 def test_save_appends_to_the_results(color_engine, color_data, stripes, tmp_path, monkeypatch):
@@ -111,3 +141,25 @@ def test_an_engine_keeps_its_checkpoint(color_engine, color_data, stripes, tmp_p
         accuracy.main([str(engine), "--task", "semantic", "--data", str(data), "--save-to", str(tmp_path / "t")]) == 0
     )
     assert rows_of(Path(tmp_path / "t"))[0]["checkpoint_sha256"] == "c" * 64
+
+
+# Of the task's headline figure: what an engine may differ by from its checkpoint on PyTorch.
+PROMISED = {"fp32": 0.001, "fp16": 0.002, "bf16": 0.005, "int8": 0.005}
+
+
+def test_recorded_engines_are_as_accurate_as_their_checkpoints_on_pytorch():
+    """Rows of results/accuracy.csv: the same weights, data and way of fitting an image into the input."""
+    rows = read_rows(accuracy_rows.RESULTS, COLUMNS)
+
+    def of(row):
+        return tuple(
+            row[name] for name in ("checkpoint_sha256", "size", "task", "data", "split", "images", "detections")
+        )
+
+    on_pytorch = {of(row): row for row in rows if row["backend"] == "torch"}
+    engines = [row for row in rows if row["backend"] != "torch"]
+    assert {"fp32", "fp16", "int8"} <= {row["precision"] for row in engines} <= set(PROMISED)
+    for row in engines:
+        assert of(row) in on_pytorch, f"{row['artifact']}: measure its checkpoint as well"
+        name = HEADLINE[row["task"]]
+        assert float(row[name]) == pytest.approx(float(on_pytorch[of(row)][name]), abs=PROMISED[row["precision"]])

@@ -14,8 +14,9 @@ from mask2edge.runtime.results import Segment, Segmentation
 pytest.importorskip("torch")
 pytest.importorskip("polygraphy")
 
+from mask2edge.benchmarks.backends.comparison import Backend, Outcome
 from mask2edge.benchmarks.backends.predictions import class_map
-from mask2edge.benchmarks.backends.report import verdict
+from mask2edge.benchmarks.backends.report import failure_lines, failures, verdict
 
 FP32 = TOLERANCES["fp32"]
 
@@ -86,3 +87,47 @@ def test_the_first_is_the_first_in_order():
 
 def test_shapes_that_differ_are_infinitely_far():
     assert relative_l2(np.ones(3), np.ones(4)) == np.inf
+
+
+GOOD = np.ones(1000, np.float32)
+FAR = {  # stage -> beyond the tolerance
+    stage: difference(stage, 2 * GOOD, GOOD, FP32) for stage in ("decoder.0.queries", "class_logits", "label_map")
+}
+NEAR = [difference(stage, GOOD, GOOD, FP32) for stage in ("decoder.0.queries", "class_logits", "label_map")]
+RUNNER = object()
+
+
+def outcome(name, *far):
+    """A backend of whose three stages these are beyond the tolerance."""
+    return Outcome(Backend(name, "", RUNNER), tuple(FAR[near.stage] if near.stage in far else near for near in NEAR))
+
+
+ABSENT = Outcome(Backend("tensorrt", "", obstacle="no GPU"), not_run="no GPU")
+BROKEN = Outcome(Backend("tensorrt", "", RUNNER), not_run="could not build")
+INNER, LOGITS, MAP = "decoder.0.queries", "class_logits", "label_map"
+QUERIES_SAID = "decoder layer 0's queries, relative L2 1.0e+00"
+FAILURES = [  # outcomes, what counts, what fails, the last line
+    ([outcome("a")], "stages", {}, "1 backends compared by their stages: 0 diverged, 0 failed, 0 not there"),
+    ([outcome("a", INNER)], "stages", {"a": QUERIES_SAID}, "1 backends compared by their stages: 1 diverged, 0 failed"),
+    ([outcome("a", INNER)], "results", {}, "1 backends compared by their results: 0 diverged"),
+    ([outcome("a", INNER, LOGITS)], "stages", {"a": QUERIES_SAID}, "1 backends compared"),
+    ([outcome("a", INNER, LOGITS)], "results", {"a": "class logits, relative L2 1.0e+00"}, "1 backends compared"),
+    ([outcome("a", INNER, LOGITS)], "pixels", {}, "1 backends compared by their pixels: 0 diverged"),
+    ([outcome("a", MAP)], "pixels", {"a": "label map, 1000 of 1000 pixels changed"}, "1 backends compared"),
+    ([outcome("a"), ABSENT], "pixels", {}, "1 backends compared by their pixels: 0 diverged, 0 failed, 1 not there"),
+    (
+        [outcome("a"), outcome("b", MAP), BROKEN], "pixels",
+        {"b": "label map, 1000 of 1000 pixels changed", "tensorrt": "could not build"},
+        "2 backends compared by their pixels: 1 diverged, 1 failed, 0 not there",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("outcomes", "fail_on", "expected", "line"), FAILURES, ids=[str(i) for i in range(9)])
+def test_what_fails_a_comparison(outcomes, fail_on, expected, line):
+    found = failures(outcomes, fail_on)
+    assert found == expected
+    *said, last = failure_lines({"failures": found, "fail_on": fail_on}, outcomes)
+    assert last.startswith(line)
+    words = {name: "FAILED  " if name == "tensorrt" else "DIVERGED" for name in found}
+    assert said == [f"{words[name]} {name}: {reason}" for name, reason in expected.items()]

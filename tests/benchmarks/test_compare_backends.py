@@ -5,7 +5,10 @@ import shutil
 from contextlib import contextmanager
 
 import cv2
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 pytest.importorskip("torch")
 pytest.importorskip("polygraphy")
@@ -129,6 +132,71 @@ def test_an_onnx_file_shows_its_stages_and_an_engine_its_results(tiny_checkpoint
         assert report["backends"][0]["first_divergence"] is None
 
 
+@pytest.fixture(scope="module")
+def other_classes(tiny_onnx):
+    """The file with its checkpoint's checksum, and classes that are not the checkpoint's: red is said to be green."""
+    graph = onnx.load(tiny_onnx)
+    classes = next(node for node in graph.graph.node if "class_logits" in node.output)
+    classes.output[0] = "as_it_was"
+    order = numpy_helper.from_array(np.array([1, 0, 2, 3]), "order")
+    graph.graph.initializer.append(order)
+    graph.graph.node.append(onnx.helper.make_node("Gather", ["as_it_was", "order"], ["class_logits"], axis=2))
+    path = tiny_onnx.with_name("other.onnx")
+    onnx.save(graph, path)
+    return path
+
+
+EXACT = ["--tolerance", "0"]
+EXITS = [  # which file, flags, exit code, how the line begins that says why
+    ("tiny", ["--fail-on", "stages"], 0, None),
+    ("tiny", ["--fail-on", "stages", *EXACT], 1, "DIVERGED onnxruntime: backbone's res2, stride 4, relative L2"),
+    ("tiny", ["--fail-on", "stages", *EXACT, "--tolerance", "relative_l2=0.01"], 0, None),  # the last counts
+    ("other", ["--fail-on", "results", "--tolerance", "9"], 1, "DIVERGED onnxruntime: label map, "),
+    ("other", ["--fail-on", "pixels", "--tolerance", "relabelled=1"], 0, None),
+]
+
+
+@pytest.mark.parametrize(("which", "flags", "code", "line"), EXITS, ids=[str(i) for i in range(len(EXITS))])
+def test_exit_codes(which, flags, code, line, tiny_onnx, other_classes, capsys):
+    source = {"tiny": tiny_onnx, "other": other_classes}[which]
+    assert compare_backends.main([str(source), "--image", str(source.with_name("street.png")), *flags]) == code
+    *_, last_but_one, last = capsys.readouterr().out.splitlines()
+    assert last == f"1 backends compared by their {flags[1]}: {code} diverged, 0 failed, 1 not there"
+    assert last_but_one.startswith(line or "tensorrt: not run: ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "passed", "failures"),
+    [
+        ([], None, None),
+        (["--fail-on", "pixels", *EXACT], True, {}),
+        (["--fail-on", "results", *EXACT], False, ["onnxruntime"]),
+    ],
+)
+def test_json_says_what_fails(flags, passed, failures, tiny_onnx, capsys):
+    arguments = [str(tiny_onnx), "--image", str(tiny_onnx.with_name("street.png")), *flags, "--json"]
+    assert compare_backends.main(arguments) == (1 if passed is False else 0)
+    report = strict_json(capsys.readouterr().out)
+    assert report["passed"] is passed
+    assert report["failures"] == failures if not failures else list(report["failures"]) == failures
+
+
+@pytest.mark.parametrize(("flags", "code"), [([], 0), (["--fail-on", "pixels"], 1)])
+def test_a_backend_that_is_there_and_cannot_run_fails(flags, code, tiny_onnx, monkeypatch, capsys):
+    @contextmanager
+    def broken(source, given):
+        raise InputError("TensorRT could not build the engine (out of memory)")
+        yield
+
+    monkeypatch.setattr(sources, "why_no_tensorrt", lambda: "")
+    monkeypatch.setattr(sources, "why_no_plugins", lambda: "")
+    monkeypatch.setattr(sources, "_tensorrt_engine", broken)
+    assert compare_backends.main([str(tiny_onnx), "--image", str(tiny_onnx.with_name("street.png")), *flags]) == code
+    out = capsys.readouterr().out
+    assert ("FAILED   tensorrt: TensorRT could not build the engine (out of memory)\n" in out) == bool(flags)
+    assert ("1 backends compared by their pixels: 0 diverged, 1 failed, 0 not there\n" in out) == bool(flags)
+
+
 def test_an_engine_that_was_changed_is_not_compared(tiny_checkpoint, engine, tmp_path, capsys):
     """A file that is not the one that spec.json names could be anybody's."""
     broken = shutil.copytree(engine, tmp_path / "broken.engine")
@@ -205,12 +273,22 @@ def test_bad_input_is_one_line(tiny_onnx, monkeypatch, capsys, arguments, messag
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("text", ["-1", "nan", "inf", "much"])
-def test_a_tolerance_is_a_number(text, capsys):
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        *((["--tolerance", text], f"expected a number from 0, got '{text}'") for text in ("-1", "nan", "inf", "much")),
+        (["--tolerance", "flipped=-1"], "expected a number from 0, got '-1'"),
+        (["--tolerance", "flipped="], "expected a number from 0, got ''"),
+        (["--tolerance", "flips=1"], "expected one of relative_l2, flipped, relabelled, got 'flips'"),
+        (["--tolerance", "=1"], "expected one of relative_l2, flipped, relabelled, got ''"),
+        (["--fail-on", "anything"], "invalid choice: 'anything'"),
+    ],
+)
+def test_bad_tolerances_and_choices(flags, message, capsys):
     with pytest.raises(SystemExit) as ended:
-        compare_backends.main(["x.safetensors", "--tolerance", text])
+        compare_backends.main(["x.safetensors", *flags])
     assert ended.value.code == 2
-    assert f"expected a number from 0, got '{text}'" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named(monkeypatch, capsys):

@@ -169,14 +169,21 @@ def latency_object(ratio):
 
 def accuracy_object(figure):
     of = {"artifact": "a/b.engine", "data": "../c", "task": "semantic", "split": "val", "images": 3}
-    return of | {"metrics": {"mIoU": 1 - figure, "pixel_accuracy": 0.9}, "per_class": {}}
+    return of | {"metrics": {"mIoU": 1 - figure, "pixel_accuracy": 1 - figure / 2}, "per_class": {}}
+
+
+def instances_object(figure):
+    of = {"artifact": "a/b.engine", "data": "../c", "task": "instance", "split": "val", "images": 3, "detections": 300}
+    others = {"AP75": 0.9 - figure, "AP_small": 0.8 - figure, "AR": 1 - figure, "boundary_AP75": 0.7 - figure}
+    return of | {"metrics": {"AP": 1 - figure, "AP50": 0.9} | others, "per_class": {}}
 
 
 @pytest.mark.parametrize(
     "printed",
     [
-        peers_object, latency_object, accuracy_object, lambda ratio: {"engines": [latency_object(ratio)]},
-        lambda ratio: {"rows": [peers(ratio=ratio)]}, lambda ratio: [peers(ratio=ratio)],
+        peers_object, latency_object, accuracy_object, instances_object,
+        lambda ratio: {"engines": [latency_object(ratio)]}, lambda ratio: {"rows": [peers(ratio=ratio)]},
+        lambda ratio: [peers(ratio=ratio)],
     ],
 )  # fmt: skip
 def test_what_benchmarks_print_can_be_compared(printed, tmp_path, capsys):

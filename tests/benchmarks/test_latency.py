@@ -1,6 +1,7 @@
 """latency.py: its JSON, several engines in turns, the peer's ratio and the check of equal weights, bad input."""
 
 import csv
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,11 +9,13 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from mask2edge.benchmarks import latency, latency_report, own_engine
 from mask2edge.benchmarks.peers import onnxruntime_stock
-from mask2edge.runtime.command_line import InputError
+from mask2edge.runtime.command_line import InputError, sha256_of
+from mask2edge.runtime.spec import EngineSpec, Profile
 
 SUMMARY = {"p50", "p90", "p95", "p99", "mean", "min", "max"}
 
@@ -63,6 +66,27 @@ def test_an_image_of_ones_own_and_the_table(color_engine, tmp_path, capsys):
     assert re.search(r"network( +[\d.]+){7}\n", out)
     assert "images/s" in out
     assert "timing 1 in turns" in err
+
+
+def test_an_engine_of_several_sizes_names_those_that_it_was_timed_at(color_engine, tmp_path, capsys):
+    """Not the best size of its profile, which none of these images has."""
+    engine = color_engine()
+    network = onnx.load(engine / "model.onnx")
+    for value in (*network.graph.input, *network.graph.output):
+        for place, length in enumerate(value.type.tensor_type.shape.dim):
+            if place > 1:
+                length.dim_param = f"{value.name}{place}"
+    onnx.save(network, engine / "model.onnx")
+    profile = Profile((1, 32, 32), (1, 64, 96), (1, 128, 128))
+    files = {"model.onnx": sha256_of(engine / "model.onnx")}
+    dataclasses.replace(EngineSpec.load(engine), profile=profile, files=files).save(engine)
+    images = []
+    for name, size in (("wide", (40, 80)), ("square", (70, 70)), ("wide as well", (41, 80))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((*size, 3), 90, np.uint8))
+        images += ["--image", tmp_path / f"{name}.png"]
+    for given, size in ((images, "64x64, 64x128"), ([], "64x96")):
+        code, out, _ = run(capsys, engine, *given, "--runs", 1, "--monitor", 0, "--json")
+        assert (code, json.loads(out)["size"]) == (0, size)
 
 
 @pytest.fixture

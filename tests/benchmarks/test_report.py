@@ -12,7 +12,8 @@ import pytest
 
 from mask2edge.benchmarks import report
 from mask2edge.benchmarks.accuracy_rows import COLUMNS
-from mask2edge.benchmarks.reporting.matrix import APART, WHOLE, coverage, entries_of, not_run
+from mask2edge.benchmarks.reporting.commands import command_of
+from mask2edge.benchmarks.reporting.matrix import APART, PART, WHOLE, coverage, entries_of, not_run
 from mask2edge.benchmarks.reporting.rows import newest, read_results
 from mask2edge.benchmarks.results_table import append_row
 
@@ -127,18 +128,48 @@ def test_every_figure_of_the_tables_is_traced(shipped):
     assert untraced == []
 
 
-def test_a_traced_figure_is_in_its_row(shipped):
-    """What stands in the page, rounded, is a cell of the CSV line that the link names."""
+def figures_in(cells):
+    """The numbers of a row that a page may show: its cells, the file in megabytes, the time around the network."""
+    numbers = [float(cell) for cell in cells.values() if re.fullmatch(r"\d+(\.\d+)?(e-\d+)?", cell)]
+    total, network = (float(cells.get(name) or 0) for name in ("total_p50_ms", "network_p50_ms"))
+    return [*numbers, float(cells.get("bytes") or 0) / 1e6, total - network]
+
+
+def test_a_traced_figure_is_in_its_row_and_the_row_has_a_command(shipped):
+    """What stands in the page, rounded, is a cell of the CSV line that the link names, whatever words are around it."""
     results = read_results(report.RESULTS)
     by_anchor = {row.anchor: row for rows in results.values() for row in rows}
-    pattern = r'<a class="figure" href="#([\w-]+)"[^>]*>(\d+\.?\d*)</a>'
-    found = re.findall(pattern, shipped[0])
-    assert len(found) > 150
+    found = re.findall(r'<a class="figure" href="#([\w-]+)"[^>]*>(.*?)</a>', shipped[0])
+    assert len(found) > 300
     for anchor, text in found:
-        digits = len(text.partition(".")[2])
-        cells = (cell for cell in by_anchor[anchor].cells.values() if re.fullmatch(r"\d+(\.\d+)?(e-\d+)?", cell))
-        size = float(by_anchor[anchor].cells.get("bytes") or 0) / 1e6  # files are in megabytes there
-        assert text in [f"{value:.{digits}f}" for value in (size, *map(float, cells))], anchor
+        row = by_anchor[anchor]
+        numbers = re.findall(r"\b\d[\d,]*(?:\.\d+)?", text)  # not AP50's
+        assert numbers, text
+        for number in numbers:
+            digits = len(number.partition(".")[2])
+            shown = [f"{value:.{digits}f}" for value in figures_in(row.cells)]
+            assert number.replace(",", "") in shown, (anchor, text)
+        assert command_of(row) or row.get("url"), anchor
+
+
+def test_a_plotted_point_is_at_the_figures_of_its_file(shipped):
+    """Each is said in words in its plot, with the time of the row that it links to and an accuracy of the same file."""
+    results = read_results(report.RESULTS)
+    points = 0
+    for title, described, anchors in re.findall(
+        r'<svg class="plot" [^>]*aria-label="(Measured.*?)\. (.*?)">(.*?)</svg>', shipped[0], re.S
+    ):
+        metric = re.search(r": (\w+) on", title)[1]
+        rows = {row.anchor: row for row in results["latency"]}
+        links = [rows[anchor] for anchor in re.findall(r'href="#([\w-]+)"', anchors)]
+        said = re.findall(rf"([\d.]+) image to masks, ms, {metric} (0\.\d+)", described)
+        assert len(said) == len(links) > 0
+        for milliseconds, value in said:
+            (row,) = (row for row in links if f"{row.number('total_p50_ms'):.4g}" == milliseconds)
+            of_file = [one for one in results["accuracy"] if one.get("sha256") == row.get("sha256")]
+            assert value in [f"{one.number(metric):.3f}" for one in of_file if one.get(metric)]
+            points += 1
+    assert points > 3
 
 
 def test_tables_are_accessible(shipped):
@@ -268,6 +299,55 @@ def test_stages_are_drawn_where_they_are_known(results, tmp_path, capsys):
 def test_a_part_of_the_split_is_said_to_be_one(results, tmp_path, capsys):
     text, _ = page_of(results([accuracy_row(images="24")]), tmp_path, capsys)
     assert "the first 24 of 101 images" in text
+
+
+def test_figures_of_a_part_never_look_like_those_of_the_whole(results, tmp_path, capsys):
+    """A file that was tried on 24 images, and another that was measured: two plots, and the first counts as a time."""
+    part, whole = accuracy_row(images="24", mIoU="0.912300"), accuracy_row(B, "int8")
+    folder = results([part, whole], [latency_row(), latency_row(B, "int8")])
+    read = read_results(folder)
+    assert [(entry.precision, entry.state) for entry in entries_of(read)] == [("fp32", "time"), ("int8", WHOLE)]
+    text, _ = page_of(folder, tmp_path, capsys)
+    plots = {re.sub("<[^>]*>", "", title) for title in re.findall(r"<figcaption>(Measured.*?)</figcaption>", text)}
+    whole_title = "Measured here: mIoU on camvid val, AMD EPYC, 2 threads"
+    assert plots == {whole_title, "Measured here: mIoU on camvid val, the first 24 of 101 images, AMD EPYC, 2 threads"}
+
+
+def test_an_accuracy_of_a_part_is_no_accuracy_of_the_artifact(results):
+    read = read_results(results([accuracy_row(images="24")]))
+    assert [entry.state for entry in entries_of(read)] == [PART]
+    assert coverage(entries_of(read))["efficientnet-lite0", "onnxruntime", "fp32"] == PART
+    assert "efficientnet-lite0, fp32, onnxruntime: an accuracy of a part of the images alone." in not_run(
+        read, entries_of(read)
+    )
+
+
+def test_what_an_interrupted_run_left_is_not_read(results):
+    """The name that whole_file writes under: complete, it would have another."""
+    folder = results([accuracy_row()])
+    (folder / ".accuracy-x1y2.csv").write_text((folder / "accuracy.csv").read_text(encoding="utf-8")[:-40])
+    assert list(read_results(folder)) == ["accuracy"]
+
+
+def test_a_time_of_another_input_size_says_so(results, tmp_path, capsys):
+    """An engine that takes several sizes is timed at one."""
+    folder = results([accuracy_row(size="32x32-1024x1024")], [latency_row(size="512x704")])
+    text, _ = page_of(folder, tmp_path, capsys)
+    body = text.split('<section id="rows">')[0]
+    assert body.count("timed at 512x704") == 1
+    assert "efficientnet-lite0 512x704 onnxruntime" in body  # the plot's series
+    text, _ = page_of(results([accuracy_row(B)], [latency_row(B)]), tmp_path, capsys)
+    assert text.count("timed at") == 1
+
+
+def test_accuracies_of_one_file_at_two_sizes_are_two_lines(results):
+    """A checkpoint that was letterboxed, and the same at the images' ratio."""
+    rows = [accuracy_row(size="512x704"), accuracy_row(size="32x32-1024x1024", mIoU="0.730000")]
+    found = entries_of(read_results(results(rows)))
+    assert sorted((entry.size, entry.accuracy[0].get("mIoU")) for entry in found) == [
+        ("32x32-1024x1024", "0.730000"), ("512x704", "0.724400")
+    ]  # fmt: skip
+    assert all(len(entry.accuracy) == 1 for entry in found)
 
 
 def test_text_of_rows_is_no_html(results, tmp_path, capsys):

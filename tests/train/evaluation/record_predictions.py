@@ -1,9 +1,12 @@
-"""Writes what a network finds on images to the file that test_evaluator_parity.py reads: real mistakes, without torch.
+"""Writes what a network finds on images to the files that test_evaluator_parity.py reads: real mistakes, without torch.
 
-    python tests/train/evaluation/record_predictions.py ENGINE ../shared/data/coco_panoptic_mini/val2017
+    python tests/train/evaluation/record_predictions.py coco ENGINE ../shared/data/coco_panoptic_mini/val2017
+    python tests/train/evaluation/record_predictions.py nuclei ENGINE ../shared/data/dsb2018/val/images
 
 coco_predictions.json.gz was made by benchmarks/overfit.py's engine (40 other images learned by heart), so there are
-right segments, wrong ones and nothing at all. Instances below a score of 0.05 are left out.
+right segments, wrong ones and nothing at all. nuclei_predictions.json.gz is of all 67 validation images, by the shipped
+nuclei-lite (`build_engine.py models/nuclei-lite.safetensors --fp32 --dynamic --max 1x1024x1024`). Instances below a
+score of 0.05 are left out.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ import cv2
 from mask2edge.runtime import Segmenter
 from mask2edge.runtime.results import Segmentation
 
-FILE = Path(__file__).resolve().parent / "coco_predictions.json.gz"
+FOLDER = Path(__file__).resolve().parent
 LEAST_SCORE = 0.05  # of instances; below, an image has a hundred of them
-THRESHOLD = 0.4  # of panoptic segments: half of what the engine ships with, for more of them and worse ones
+# Of panoptic segments. COCO's: half of what its engine ships with, for more of them and worse ones. None: the engine's.
+THRESHOLDS = {"coco": 0.4, "nuclei": None}
 
 
 def entries(result: Segmentation) -> list[dict[str, Any]]:
@@ -32,18 +36,23 @@ def entries(result: Segmentation) -> list[dict[str, Any]]:
     ]
 
 
-def main(engine: str, folder: str) -> None:
-    segmenter = Segmenter.load(engine, object_threshold=THRESHOLD)
+def main(data: str, engine: str, folder: str) -> None:
+    segmenter = Segmenter.load(engine, object_threshold=THRESHOLDS[data])
     model = dataclasses.replace(segmenter.spec.model, tasks=("panoptic", "instance"))
     segmenter.spec = dataclasses.replace(segmenter.spec, model=model)
     images = {}
-    for path in sorted(Path(folder).glob("*.jpg")):
+    for path in sorted(path for path in Path(folder).iterdir() if path.suffix in (".jpg", ".png")):
         image = cv2.imread(str(path))
         found = segmenter.for_tasks(image, model.tasks)
         instances = [entry for entry in entries(found["instance"]) if entry["score"] >= LEAST_SCORE]
         images[path.stem] = {"size": image.shape[:2], "panoptic": entries(found["panoptic"]), "instance": instances}
-    content = {"labels": [label.name for label in model.labels], "images": images}
-    FILE.write_bytes(gzip.compress(json.dumps(content, separators=(",", ":")).encode(), 9, mtime=0))
+    content = {
+        "labels": [label.name for label in model.labels],
+        "checkpoint_sha256": segmenter.spec.checkpoint_sha256,
+        "images": images,
+    }
+    text = json.dumps(content, separators=(",", ":"))
+    (FOLDER / f"{data}_predictions.json.gz").write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 
 
 if __name__ == "__main__":

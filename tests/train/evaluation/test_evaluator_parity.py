@@ -1,18 +1,20 @@
 """Our figures against the field's own programs, to 1e-6: pycocotools, panopticapi(-lite), hotcoco, and plain NumPy.
 
 Truth is the COCO and DSB2018 validation labels, and images made by chance with crowds, void and nothing on them.
-Predictions are the truth, moved, grown, shrunk, dropped, invented and called by other names; and what a network found
-on the COCO images (record_predictions.py), among it images with nothing.
+Predictions are the truth, moved, grown, shrunk, dropped, invented and called by other names; and what networks found
+on the images of both (record_predictions.py): on COCO's, images with nothing among it; on all of DSB2018's by the
+shipped nuclei-lite, with the background as stuff.
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import gzip
 import io
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,9 @@ from evaluation_testing import (
     BACKGROUND,
     COCO,
     NUCLEI,
+    NUCLEI_COUNT,
     NUCLEUS,
+    ROOT,
     Samples,
     annotation_of,
     blobs,
@@ -33,6 +37,7 @@ from evaluation_testing import (
     nuclei_annotations,
     panoptic_result,
     perturbed,
+    with_background,
 )
 
 from mask2edge.runtime.results import Segmentation
@@ -101,18 +106,18 @@ def coco() -> tuple[tuple[Label, ...], list[Annotation]]:
     return coco_labels(), list(coco_annotations())
 
 
-@pytest.fixture(scope="module")
-def recorded(coco) -> tuple[tuple[Label, ...], list[Annotation], dict[str, list[Segmentation]]]:
-    """The 40 images' labels, truth, and task -> what a network found on them, masks decoded by pycocotools."""
+def recording(name: str) -> dict:
+    return json.loads(gzip.decompress((Path(__file__).parent / f"{name}_predictions.json.gz").read_bytes()))
+
+
+def recorded_results(content: dict, names: Sequence[str], labels: Sequence[Label]) -> dict[str, list[Segmentation]]:
+    """Task -> what the network found on the images of these names; masks are decoded by pycocotools."""
     from pycocotools import mask as masks
 
-    labels, annotations = coco
-    content = json.loads(gzip.decompress((Path(__file__).parent / "coco_predictions.json.gz").read_bytes()))
     assert content["labels"] == [label.name for label in labels]
-    rows = json.loads((COCO / "annotations/panoptic_val2017.json").read_text())["annotations"]
     found: dict[str, list[Segmentation]] = {"panoptic": [], "instance": []}
-    for row in rows:
-        image = content["images"][Path(row["file_name"]).stem]
+    for name in names:
+        image = content["images"][name]
         for task, results in found.items():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools 2.0.x with NumPy 2
@@ -124,12 +129,46 @@ def recorded(coco) -> tuple[tuple[Label, ...], list[Annotation], dict[str, list[
             else:
                 scores = [each["score"] for each in image[task]]
                 results.append(instance_result(decoded, classes, scores, labels, tuple(image["size"])))
-    return labels, annotations, found
+    return found
+
+
+Recorded = tuple[tuple[Label, ...], list[Annotation], dict[str, list[Segmentation]]]
+
+
+@pytest.fixture(scope="module")
+def recorded(coco) -> Recorded:
+    """The 40 COCO images' labels, truth, and what a network found on them."""
+    labels, annotations = coco
+    rows = json.loads((COCO / "annotations/panoptic_val2017.json").read_text())["annotations"]
+    names = [Path(row["file_name"]).stem for row in rows]
+    return labels, annotations, recorded_results(recording("coco"), names, labels)
 
 
 @pytest.fixture(scope="module")
 def nuclei() -> tuple[tuple[Label, ...], list[Annotation]]:
     return (NUCLEUS,), list(nuclei_annotations(24))
+
+
+@pytest.fixture(scope="module")
+def recorded_nuclei() -> Recorded:
+    """All 67 images' truth, without a background, and what the shipped nuclei-lite found on them."""
+    labels, annotations = (NUCLEUS, BACKGROUND), list(nuclei_annotations(NUCLEI_COUNT))
+    names = [path.stem for path in sorted((NUCLEI / "val/labels").glob("*.png"))]
+    assert len(annotations) == len(names) == len(recording("nuclei")["images"])
+    return labels, annotations, recorded_results(recording("nuclei"), names, labels)
+
+
+def with_crowds_void_and_nothing(annotations: Sequence[Annotation]) -> Iterator[Annotation]:
+    """Of labels that have none of these: the largest nucleus is a crowd, every fourth segment is void, and every tenth
+    image has no segment."""
+    for number, annotation in enumerate(annotations):
+        (plane,) = annotation.planes  # [H, W]
+        kept = [k for k in range(1, len(annotation) + 1) if k % 4 != 3] if number % 10 else []
+        areas = [(plane == k).sum() * (annotation.label_ids[k - 1] == NUCLEUS.id) for k in kept]
+        renumbered = np.zeros(len(annotation) + 1, np.int32)
+        renumbered[kept] = np.arange(1, len(kept) + 1)
+        crowd = [int(np.argmax(areas)) + 1] if kept else []
+        yield annotation_of(renumbered[plane], annotation.label_ids[np.array(kept, int) - 1], crowd)
 
 
 # PQ
@@ -257,6 +296,43 @@ def test_quality_on_nuclei_with_a_background(oracle, nuclei, tmp_path):
     assert_quality(quality, oracle(tmp_path, labels, pairs))
 
 
+def row_of_nuclei_lite(task: str) -> dict[str, str]:
+    """Of results/accuracy.csv: the fp32 engine of the checkpoint that the recording is of, on all 67 images."""
+    wanted = {
+        "task": task, "checkpoint_sha256": recording("nuclei")["checkpoint_sha256"], "precision": "fp32",
+        "backend": "onnxruntime", "data": "dsb2018", "split": "val", "images": str(NUCLEI_COUNT),
+    }  # fmt: skip
+    with (ROOT / "benchmarks/results/accuracy.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row.items() >= wanted.items()][-1]
+
+
+@needs_nuclei
+@ORACLES
+def test_quality_of_nuclei_lite_is_that_of_the_results(oracle, recorded_nuclei, tmp_path):
+    """The evaluator's own rule makes a background of what no nucleus covers; the oracle gets it by a plain line."""
+    labels, annotations, found = recorded_nuclei
+    match = match_classes(labels, Samples([NUCLEUS], []), "panoptic")
+    quality = our_quality(labels, list(zip(map(match.translate, annotations), found["panoptic"], strict=True)))
+    theirs = oracle(tmp_path, labels, list(zip(map(with_background, annotations), found["panoptic"], strict=True)))
+    assert_quality(quality, theirs)
+    row = row_of_nuclei_lite("panoptic")
+    figures = {"PQ": theirs["All"]["pq"], "PQ_things": theirs["Things"]["pq"], "PQ_stuff": theirs["Stuff"]["pq"]}
+    assert figures == pytest.approx({name: float(row[name]) for name in figures}, abs=1e-4)
+
+
+@needs_nuclei
+@ORACLES
+def test_quality_of_nuclei_lite_among_crowds_void_and_nothing(oracle, recorded_nuclei, tmp_path):
+    labels, annotations, found = recorded_nuclei
+    truth = list(with_crowds_void_and_nothing(list(map(with_background, annotations))))
+    assert any(annotation.crowd.any() for annotation in truth)
+    assert any(not len(annotation) for annotation in truth)
+    pairs = list(zip(truth, found["panoptic"], strict=True))
+    quality = our_quality(labels, pairs)
+    assert 0.3 < quality.metrics()["PQ_things"] < quality.metrics()["PQ_stuff"] < 1
+    assert_quality(quality, oracle(tmp_path, labels, pairs))
+
+
 # AP
 
 
@@ -362,6 +438,27 @@ def test_precision_on_nuclei_with_more_than_a_hundred_in_an_image(nuclei):
     assert by_count[100] < by_count[300]
 
 
+@needs_nuclei
+def test_precision_of_nuclei_lite_is_that_of_the_results(recorded_nuclei):
+    labels, annotations, found = recorded_nuclei
+    row = row_of_nuclei_lite("instance")
+    figures = assert_precision(labels, list(zip(annotations, found["instance"], strict=True)), int(row["detections"]))
+    # Instances of scores below 0.05, which the recording leaves out, are worth 0.004 of AP.
+    assert figures["AP"] == pytest.approx(float(row["AP"]), abs=5e-3)
+    assert figures["AP50"] == pytest.approx(float(row["AP50"]), abs=1e-3)
+
+
+@needs_nuclei
+def test_precision_of_nuclei_lite_among_crowds_void_and_nothing(recorded_nuclei):
+    """By COCO's hundred detections, of which some images have more."""
+    labels, annotations, found = recorded_nuclei
+    truth = list(with_crowds_void_and_nothing(annotations))
+    assert any(annotation.crowd.any() for annotation in truth)
+    assert any(not len(annotation) for annotation in truth)
+    assert max(len(result.segments) for result in found["instance"]) > 100
+    assert 0.3 < assert_precision(labels, list(zip(truth, found["instance"], strict=True)), 100)["AP"] < 0.7
+
+
 # mIoU
 
 
@@ -371,33 +468,49 @@ def perturbed_classes(annotation: Annotation, labels: Sequence[Label], generator
     return np.where(prediction < 0, 7, prediction)
 
 
-@needs_coco
-@pytest.mark.parametrize("kind", ["perturbed", "recorded"])
-def test_semantic_of_panoptic_labels_on_coco(kind, recorded):
-    """mIoU of class maps in which void is nobody's, by plain NumPy, one class at a time. Of recorded panoptic
-    predictions, what no segment covers is called class 7."""
-    labels, annotations, found = recorded
-    generator, matrix = np.random.default_rng(0), ConfusionMatrix(len(labels))
+def assert_semantic(labels: Sequence[Label], annotations: Sequence[Annotation], predictions: Sequence[np.ndarray]):
+    """By plain NumPy, one class at a time, over all images; void is nobody's."""
+    matrix = ConfusionMatrix(len(labels))
     intersections, unions = np.zeros(len(labels)), np.zeros(len(labels))
     right = counted = 0
-    for annotation, result in zip(annotations[:12], found["panoptic"], strict=False):
-        truth = semantic_map(annotation, -1)
-        if kind == "perturbed":
-            prediction = perturbed_classes(annotation, labels, generator)
-        else:
-            prediction = np.array([7, *[segment.label_id for segment in result.segments]])[result.label_map]
-        matrix.add(truth, prediction, ignore=-1)
-        known = np.zeros(truth.shape, bool)
+    for annotation, prediction in zip(annotations, predictions, strict=True):
+        matrix.add(semantic_map(annotation, -1), prediction, ignore=-1)
+        known = np.zeros(annotation.size, bool)
         for segment, label in enumerate(annotation.label_ids):
             known |= annotation.mask(segment)
             right += int((annotation.mask(segment) & (prediction == label)).sum())
         counted += int(known.sum())
-        for k in range(len(labels)):
-            of_class = np.zeros(truth.shape, bool)
+        for k in np.union1d(annotation.label_ids, prediction):
+            of_class = np.zeros(annotation.size, bool)
             for segment in np.flatnonzero(annotation.label_ids == k):
                 of_class |= annotation.mask(segment)
             found = (prediction == k) & known
             intersections[k] += (of_class & found).sum()
             unions[k] += (of_class | found).sum()
-    expected = np.mean(intersections[unions > 0] / unions[unions > 0])
-    assert matrix.metrics() == pytest.approx({"mIoU": expected, "pixel_accuracy": right / counted}, abs=1e-6)
+    expected = {"mIoU": np.mean(intersections[unions > 0] / unions[unions > 0]), "pixel_accuracy": right / counted}
+    assert 0 < expected["mIoU"] < 1
+    assert matrix.metrics() == pytest.approx(expected, abs=1e-6)
+
+
+def class_maps(results: Sequence[Segmentation], rest: int) -> list[np.ndarray]:
+    """The classes of panoptic results; what no segment covers is called `rest`."""
+    return [np.array([rest, *[segment.label_id for segment in one.segments]])[one.label_map] for one in results]
+
+
+@needs_coco
+@pytest.mark.parametrize("kind", ["perturbed", "recorded"])
+def test_semantic_of_panoptic_labels_on_coco(kind, recorded):
+    labels, annotations, found = recorded
+    if kind == "perturbed":  # every class in every image
+        generator, annotations = np.random.default_rng(0), annotations[:6]
+        predictions = [perturbed_classes(annotation, labels, generator) for annotation in annotations]
+    else:
+        predictions = class_maps(found["panoptic"], rest=7)
+    assert_semantic(labels, annotations, predictions)
+
+
+@needs_nuclei
+def test_semantic_of_a_networks_predictions_on_nuclei(recorded_nuclei):
+    labels, annotations, found = recorded_nuclei
+    truth = list(with_crowds_void_and_nothing(list(map(with_background, annotations))))
+    assert_semantic(labels, truth, class_maps(found["panoptic"], rest=BACKGROUND.id))
