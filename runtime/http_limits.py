@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from starlette.requests import ClientDisconnect, Request
 
 from mask2edge.runtime.image_header import read_header, read_jpeg_header
-from mask2edge.runtime.images import description
+from mask2edge.runtime.images import MOST_SCANS, description
 
 FORMATS = "a JPEG, PNG, WebP or BMP image"
-MOST_SCANS = 100  # of a JPEG: a progressive one has about ten; each costs the time of a whole picture
+SERVED = ("jpeg", "png", "webp", "bmp")  # what browsers show and cameras send
 
 
 class Refusal(Exception):
@@ -101,7 +101,7 @@ async def _gather(request: Request, limits: Limits, account: BodyAccount) -> byt
 def check_image_header(data: bytes, limits: Limits) -> None:
     """Raises Refusal where these bytes are no image, or one that asks for too much memory or time."""
     kind, size = read_header(data)
-    if kind is None:
+    if kind not in SERVED:
         raise Refusal(415, f"body: expected {FORMATS}, got {description(data)}")
     if size is None:
         raise Refusal(422, f"body: expected a whole {kind.upper()} image, got one that is cut off or damaged")

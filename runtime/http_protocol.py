@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mask2edge.runtime.http_limits import Limits
 
+LINGER_SECONDS = 1.0  # for a caller to read why it was shown out
 PHRASES = {400: "Bad Request", 408: "Request Timeout", 503: "Service Unavailable"}
 
 
@@ -24,6 +25,7 @@ def bounded_protocol(limits: Limits) -> type[H11Protocol]:
     class BoundedProtocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
         _answers = 0
+        _ended = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -33,7 +35,7 @@ def bounded_protocol(limits: Limits) -> type[H11Protocol]:
                 self._start_timer()
 
         def data_received(self, data: bytes) -> None:
-            if self.transport.is_closing():
+            if self._ended or self.transport.is_closing():
                 return
             if self._timer is None and self._awaits_head:
                 self._start_timer()
@@ -81,8 +83,18 @@ def bounded_protocol(limits: Limits) -> type[H11Protocol]:
             if status == 503:
                 head += "Retry-After: 1\r\n"
             head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-            if not self.transport.is_closing():
-                self.transport.write(head.encode() + body)
-                self.transport.close()
+            if self._ended or self.transport.is_closing():
+                return
+            self._ended = True
+            if self.cycle is not None and not self.cycle.response_complete:  # nothing of it may follow this answer
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            self.transport.write(head.encode() + body)
+            if status == 503:
+                self.transport.close()  # connections have to become fewer
+                return
+            # Closing a socket with bytes unread would reset the connection, and lose the answer on its way.
+            self.transport.write_eof()
+            self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     return BoundedProtocol

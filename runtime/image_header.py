@@ -5,11 +5,17 @@ kind, size = read_header(data)      # ("png", (720, 960)); (None, None) where th
 
 from __future__ import annotations
 
+import re
+from typing import Literal, TypeAlias
+
 Size = tuple[int, int]
+Order: TypeAlias = Literal["little", "big"]
 
 
 def read_header(data: bytes) -> tuple[str | None, Size | None]:
-    """(format, (height, width)) of a PNG, JPEG, WebP or BMP file; size None where the header is cut off or damaged."""
+    """(format, (height, width)) of a PNG, JPEG, WebP, BMP, TIFF, PNM or GIF file; size None where the header is cut off
+    or damaged.
+    """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png", _whole(data, 24, (_big(data, 20, 4), _big(data, 16, 4)))
     if data.startswith(b"\xff\xd8"):
@@ -18,6 +24,12 @@ def read_header(data: bytes) -> tuple[str | None, Size | None]:
         return "webp", _webp_size(data)
     if data.startswith(b"BM"):
         return "bmp", _bmp_size(data)
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "tiff", _tiff_size(data)
+    if re.match(rb"P[1-6][\s#]", data):
+        return "pnm", _pnm_size(data)
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif", _whole(data, 10, (_little(data, 8, 2), _little(data, 6, 2)))
     return None, None
 
 
@@ -59,6 +71,33 @@ def _bmp_size(data: bytes) -> Size | None:
         return _whole(data, 22, (_little(data, 20, 2), _little(data, 18, 2)))
     width, height = (int.from_bytes(data[start : start + 4], "little", signed=True) for start in (18, 22))
     return _whole(data, 26, (abs(height), abs(width)))
+
+
+def _tiff_size(data: bytes) -> Size | None:
+    """Tags 256 and 257 of the first page's directory (TIFF 6.0, section 2; BigTIFF has 8 bytes where TIFF has 4)."""
+    order: Order = "little" if data[:2] == b"II" else "big"
+    big = b"+" in data[2:4]
+    wide = 8 if big else 4
+    count_length, entry_length = (8, 20) if big else (2, 12)
+
+    def number(start: int, length: int) -> int:
+        return int.from_bytes(data[start : start + length], order)
+
+    start = number(8 if big else 4, wide)
+    found: dict[int, int] = {}
+    for place in range(min(number(start, count_length), len(data) // entry_length)):
+        entry = start + count_length + place * entry_length
+        tag, kind = number(entry, 2), number(entry + 2, 2)
+        if tag in (256, 257) and entry + entry_length <= len(data):
+            # SHORT and LONG lie at the value's beginning, whatever follows them
+            found.setdefault(tag, number(entry + 4 + wide, {3: 2, 4: 4, 16: 8}.get(kind, 0)))
+    return (found[257], found[256]) if len(found) == 2 else None
+
+
+def _pnm_size(data: bytes) -> Size | None:
+    """The first two numbers after the kind; lines of # are comments. A number of ten digits is beyond reason."""
+    match = re.match(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,10})(?:\s|#[^\n]*\n)+(\d{1,10})(?=[\s#])", data)
+    return (int(match[2]), int(match[1])) if match else None
 
 
 def _whole(data: bytes, end: int, size: Size) -> Size | None:

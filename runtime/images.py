@@ -21,6 +21,7 @@ from mask2edge.runtime.image_header import read_header, read_jpeg_header
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+MOST_SCANS = 100  # of a JPEG: a progressive one has about ten; each costs the time of a whole picture
 LARGEST = 1 << 28  # pixels: beyond, a few bytes of file could ask for all of a small device's memory
 EXPECTED = f"expected an image ({', '.join(suffix[1:] for suffix in IMAGE_SUFFIXES)})"
 
@@ -89,14 +90,22 @@ def decode_image(data: bytes, name: str, largest: int = LARGEST) -> np.ndarray:
 
 
 def _check_header(name: str, data: bytes, largest: int) -> None:
-    """Refuses what a decoder would take on trust: an end that is missing (it fills with grey), a size beyond reason."""
+    """Refuses what a decoder would take on trust: an end that is missing (it fills with grey), a size or a number of
+    scans beyond reason, and formats that nobody asked for, whose sizes are not known here.
+    """
     kind, size = read_header(data)
+    if kind is None:
+        raise InputError(f"{name}: {EXPECTED}, got {description(data)}")
     if kind == "png" and b"IEND" not in data:
         raise InputError(f"{name}: expected a whole PNG image, got one that is cut off")
     if kind == "jpeg" and not read_jpeg_header(data)[1]:
         raise InputError(f"{name}: expected a whole JPEG image, got one that is cut off")
-    if size is not None and size[0] * size[1] > largest:
+    if size is None:
+        raise InputError(f"{name}: expected a whole {kind.upper()} image, got one that is cut off or damaged")
+    if size[0] * size[1] > largest:
         raise InputError(f"{name}: expected at most {largest} pixels, got {size[0]}x{size[1]}; make it smaller first")
+    if kind == "jpeg" and data.count(b"\xff\xda") > MOST_SCANS:
+        raise InputError(f"{name}: expected a JPEG of at most {MOST_SCANS} scans; save it anew")
 
 
 def description(data: bytes) -> str:

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from mask2edge.runtime.command_line import InputError, sha256_of
 SCHEMA = 1  # raised when a reader of the old schema would misread the new one
 SPEC_FILE = "spec.json"
 SIZE_DIVISOR = 32  # the coarsest feature map has stride 32
+LARGEST_SIDE = 1 << 24  # of an image that a rule asks for; float32 still counts single pixels there
+LARGEST_INPUT = 1 << 28  # pixels of a batch: 3 GB as the network takes them
 MASK_STRIDE = 4  # mask logits are predicted at a quarter of the input
 
 
@@ -52,10 +57,10 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.resize not in ("keep-ratio", "fixed"):
             raise SpecError(f"preprocessing.resize: expected keep-ratio or fixed, got {self.resize!r}")
-        if not 0 < self.shortest_edge <= self.longest_edge:
+        edges = (self.shortest_edge, self.longest_edge)
+        if not all(isinstance(edge, int) for edge in edges) or not 0 < edges[0] <= edges[1] <= LARGEST_SIDE:
             raise SpecError(
-                "preprocessing: expected 0 < shortest_edge <= longest_edge, "
-                f"got {self.shortest_edge}, {self.longest_edge}"
+                f"preprocessing: expected 0 < shortest_edge <= longest_edge, got {edges[0]!r:.40}, {edges[1]!r:.40}"
             )
 
 
@@ -112,20 +117,20 @@ class ModelSpec:
         """Raises SpecError where a field is missing, unknown or of the wrong kind."""
         try:
             return cls.from_dict(json.loads(text))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SpecError(f"model description: expected JSON, got {error}") from error
 
     @classmethod
     def from_dict(cls, data: Any) -> ModelSpec:
         try:
             return cls(
-                name=str(data["name"]),
+                name=_text(data["name"]),
                 labels=tuple(
                     Label(
                         int(label["id"]),
-                        str(label["name"]),
-                        label["is_thing"],
-                        _triple(label["color"], int),
+                        _text(label["name"]),
+                        _flag(label["is_thing"]),
+                        _triple(label["color"], _byte),
                         int(label["category_id"]),
                     )
                     for label in data["labels"]
@@ -134,8 +139,8 @@ class ModelSpec:
                 preprocessing=Preprocessing(
                     **{
                         **data["preprocessing"],
-                        "mean": _triple(data["preprocessing"]["mean"], float),
-                        "std": _triple(data["preprocessing"]["std"], float),
+                        "mean": _triple(data["preprocessing"]["mean"], _finite),
+                        "std": _triple(data["preprocessing"]["std"], _finite),
                     }
                 ),
                 postprocessing=Postprocessing(**data["postprocessing"]),
@@ -159,6 +164,8 @@ class Profile:
     max: tuple[int, int, int]
 
     def __post_init__(self) -> None:
+        if math.prod(self.max) > LARGEST_INPUT:
+            raise SpecError(f"profile: expected at most {LARGEST_INPUT} pixels a batch, got {self.max!s:.80}")
         for low, best, high in zip(self.min, self.opt, self.max, strict=True):
             if not 0 < low <= best <= high:
                 raise SpecError(f"profile: expected 0 < min <= opt <= max, got {self.min}, {self.opt}, {self.max}")
@@ -208,7 +215,7 @@ class EngineSpec:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             schema = int(data["schema"])
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise SpecError(
                 f"{path}: expected an engine description, got damaged JSON; build the engine again"
             ) from error
@@ -235,7 +242,7 @@ class EngineSpec:
             if Path(name).name != name:
                 raise SpecError(f"{folder}: expected plain file names in {SPEC_FILE}, got {name!r}")
             path = folder / name
-            if not path.is_file():
+            if not os.path.isfile(path):  # Path.is_file raises where a name is too long
                 raise SpecError(f"{path}: missing; build the engine again")
             if sha256_of(path) != expected:
                 raise SpecError(
@@ -245,15 +252,43 @@ class EngineSpec:
 
 # Of the fields that a dataclass takes as they come, those that code relies on.
 _KINDS: dict[str, type | tuple[type, ...]] = {
+    "backend": str,
     "backend_version": str,
+    "checkpoint_sha256": (str, type(None)),
     "files": dict,
     "op_library_version": int,
+    "ops": str,
     "plugin_sha256": (str, type(None)),
+    "precision": str,
     "sm": (int, type(None)),
     "version_compatible": bool,
 }
 
 
-def _triple(values: Any, kind: type) -> tuple[Any, Any, Any]:
+def _triple(values: Any, kind: Callable[[Any], Any]) -> tuple[Any, Any, Any]:
     first, second, third = values
     return kind(first), kind(second), kind(third)
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    text.encode()  # half of a surrogate pair, which JSON can spell, would fail wherever the text is written
+    return text
+
+
+def _flag(value: Any) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"is_thing is {value!r:.40}")
+    return value
+
+
+def _byte(value: Any) -> int:
+    if not 0 <= int(value) <= 255:
+        raise ValueError(f"a colour has {value!r:.40}")
+    return int(value)
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(float(value)):
+        raise ValueError(f"mean or std is {value!r:.40}")
+    return float(value)

@@ -37,7 +37,9 @@ class PluginBuild:
 
 
 def find_nvcc() -> str | None:
-    return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    """Where trt_plugins/tensorrt/library.cmake finds it: CMake looks in the system's folders whatever the PATH is."""
+    folders = (os.environ.get("PATH", ""), "/usr/local/cuda/bin", "/usr/lib/cuda/bin", "/usr/local/bin", "/usr/bin")
+    return shutil.which("nvcc", path=os.pathsep.join(folders))
 
 
 @functools.cache

@@ -1,65 +1,34 @@
 """Every kind of image file gives uint8 BGR, upright; everything else gives one clear line."""
 
 import struct
-import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from image_files import HUGE, IMAGE, NOISE, RIGHT, encoded, rotated_jpeg
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.images import find_images, read_image
 
-IMAGE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+
+def huge_tiff() -> bytes:
+    """A sound one whose width and height were changed."""
+    data = bytearray(encoded(".tiff", IMAGE))
+    (start,) = struct.unpack("<I", data[4:8])
+    (count,) = struct.unpack("<H", data[start : start + 2])
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        if struct.unpack("<H", data[entry : entry + 2])[0] in (256, 257):
+            data[entry + 2 : entry + 12] = struct.pack("<HII", 4, 1, 60_000)
+    return bytes(data)
 
 
-def encoded(suffix: str, image: np.ndarray) -> bytes:
-    return cv2.imencode(suffix, image)[1].tobytes()
+def many_scans() -> bytes:
+    data = encoded(".jpg", NOISE)
+    scan = data.index(b"\xff\xda")
+    return data[:scan] + b"\xff\xda\x00\x02" * 200 + data[scan:]
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(header: bytes, *chunks: bytes) -> bytes:
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
-
-
-def palette_png() -> bytes:
-    palette = bytes([255, 0, 0, 0, 0, 255])  # red, blue
-    rows = b"".join(b"\0" + bytes([0, 0, 1]) for _ in range(2))
-    header = struct.pack(">IIBBBBB", 3, 2, 8, 3, 0, 0, 0)
-    return png(header, chunk(b"PLTE", palette), chunk(b"IDAT", zlib.compress(rows)))
-
-
-def rotated_jpeg() -> bytes:
-    """8 rows, 24 columns, left part black, right white; EXIF orientation 6: a viewer turns it clockwise."""
-    image = np.zeros((8, 24, 3), np.uint8)
-    image[:, 16:] = 255
-    data = encoded(".jpg", image)
-    entry = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
-    exif = b"Exif\0\0MM\0\x2a\0\0\0\x08" + struct.pack(">H", 1) + entry + b"\0\0\0\0"
-    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
-
-
-RIGHT = {
-    "color.png": (encoded(".png", IMAGE), IMAGE),
-    "color.bmp": (encoded(".bmp", IMAGE), IMAGE),
-    "name without suffix": (encoded(".png", IMAGE), IMAGE),
-    "grey.png": (encoded(".png", IMAGE[:, :, 0]), np.repeat(IMAGE[:, :, :1], 3, 2)),
-    "sixteen.png": (encoded(".png", IMAGE.astype(np.uint16) * 257), IMAGE),
-    "sixteen.tiff": (encoded(".tiff", IMAGE.astype(np.uint16) * 257), IMAGE),
-    "grey16.png": (encoded(".png", IMAGE[:, :, 0].astype(np.uint16) * 257), np.repeat(IMAGE[:, :, :1], 3, 2)),
-    "alpha.png": (encoded(".png", np.dstack([IMAGE, IMAGE[:, :, 1]])), IMAGE),
-    "alpha16.png": (encoded(".png", np.dstack([IMAGE, IMAGE[:, :, 1]]).astype(np.uint16) * 257), IMAGE),
-    "palette.png": (palette_png(), np.array([[[0, 0, 255], [0, 0, 255], [255, 0, 0]]] * 2, np.uint8)),
-    "one pixel.png": (encoded(".png", IMAGE[:1, :1]), IMAGE[:1, :1]),
-    "long.png": (encoded(".png", np.full((20000, 1, 3), 7, np.uint8)), np.full((20000, 1, 3), 7, np.uint8)),
-    "trailer.png": (encoded(".png", IMAGE) + b"\0" * 9000, IMAGE),
-}
-HUGE = png(struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0), chunk(b"IDAT", zlib.compress(b"\0" * 100)))
-NOISE = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
 WRONG = {
     "empty.jpg": (b"", "got an empty file"),
     "text.jpg": (b"this is no picture", "got a text file"),
@@ -68,6 +37,13 @@ WRONG = {
     "head.jpg": (encoded(".jpg", NOISE)[:100], "a whole JPEG image, got one that is cut off"),
     "cut.png": (encoded(".png", NOISE)[:1500], "a whole PNG image, got one that is cut off"),
     "huge.png": (HUGE, "at most 268435456 pixels, got 100000x100000"),
+    "huge.tiff": (huge_tiff(), "at most 268435456 pixels, got 60000x60000"),
+    "huge.ppm": (b"P6 60000 60000 255\n" + bytes(100), "at most 268435456 pixels, got 60000x60000"),
+    "huge.gif": (b"GIF89a" + struct.pack("<HH", 60_000, 60_000) + bytes(100), "at most 268435456 pixels"),
+    "high range.hdr": (b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 60000 +X 60000\n", "got a text file"),
+    "wavelets.jp2": (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(100), "a damaged image or a file of another kind"),
+    "scans.jpg": (many_scans(), "a JPEG of at most 100 scans"),
+    "no size.tiff": (b"II*\0\x08\0\0\0\0\0", "a whole TIFF image, got one that is cut off or damaged"),
     "float.tiff": (encoded(".tiff", IMAGE.astype(np.float32)), "8 or 16 bits a channel, got float32"),
 }
 

@@ -206,6 +206,16 @@ def test_broken_engines_are_one_line(make_engine, tmp_path):
         (folder / "model.onnx").write_bytes(b"no model" * 100)
         rewrite(folder, files={"model.onnx": sha256_of(folder / "model.onnx")})
 
+    def relabel(folder, **fields):
+        model = json.loads((folder / "spec.json").read_text())["model"]
+        model["labels"][0] |= fields
+        rewrite(folder, model=model)
+
+    def reprocess(folder, **fields):
+        model = json.loads((folder / "spec.json").read_text())["model"]
+        model["preprocessing"] |= fields
+        rewrite(folder, model=model)
+
     cases = [
         (tampered, "sha256 differs"),
         (truncated, "sha256 differs"),
@@ -214,11 +224,25 @@ def test_broken_engines_are_one_line(make_engine, tmp_path):
         (lambda folder: (folder / "spec.json").unlink(), "expected an engine folder with spec.json"),
         (lambda folder: (folder / "spec.json").write_text("{"), "damaged JSON"),
         (lambda folder: (folder / "spec.json").write_bytes(b"\xff\xfe\x00"), "damaged JSON"),
+        (lambda folder: (folder / "spec.json").write_text("[" * 100_000), "damaged JSON"),
         (lambda folder: rewrite(folder, schema=99), "schema 99 is newer"),
         (lambda folder: rewrite(folder, model=None), "model description"),
         (lambda folder: rewrite(folder, surprise=1), "a field is missing or unknown"),
         (lambda folder: rewrite(folder, files={}), "expected model.onnx among the files"),
         (lambda folder: rewrite(folder, files={"../model.onnx": "0", "model.onnx": "0"}), "plain file names"),
+        (lambda folder: rewrite(folder, files={"model.onnx": "0", "x" * 5000: "0"}), "sha256 differs|missing"),
+        (lambda folder: rewrite(folder, ops=[]), "ops is of the wrong kind"),
+        (lambda folder: relabel(folder, is_thing=["panoptic"]), r"is_thing is \['panoptic'\]"),
+        (lambda folder: relabel(folder, is_thing=1), "is_thing is 1"),
+        (lambda folder: relabel(folder, color=[0, 256, 0]), "a colour has 256"),
+        (lambda folder: relabel(folder, name="\ud800"), "surrogates not allowed"),
+        (lambda folder: reprocess(folder, shortest_edge=1.5), "expected 0 < shortest_edge"),
+        (lambda folder: reprocess(folder, longest_edge=1 << 60), "expected 0 < shortest_edge"),
+        (lambda folder: reprocess(folder, mean=[0, float("nan"), 0]), "mean or std is nan"),
+        (
+            lambda folder: rewrite(folder, profile={size: [1, 1 << 20, 1 << 20] for size in ("min", "opt", "max")}),
+            "expected at most 268435456 pixels a batch",
+        ),
         (lambda folder: rewrite(folder, backend="tensorrt"), "expected model.plan among the files"),
         (lambda folder: rewrite(folder, backend="magic"), "expected backend onnxruntime or tensorrt, got 'magic'"),
         (lambda folder: rewrite(folder, ops="custom", op_library_version=99), "made for version 99 of the native ops"),

@@ -46,6 +46,31 @@ def test_slow_senders_and_other_protocols_are_shown_out(segmenter, parts, status
         assert server.client.get("/healthz").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("first", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n: y\r\n\r\n", b"400"),
+        (HEAD[:30], b"408"),
+        (HEAD.replace(b"1000", b"1000000") + b"x", b"408"),
+    ],
+)  # fmt: skip
+def test_a_refusal_reaches_a_caller_that_goes_on_sending(segmenter, first, status):
+    with (
+        running(segmenter, head_seconds=0.3, body_seconds=0.3) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection,
+    ):
+        connection.sendall(first)
+        for _ in range(8):  # after 0.3 s into what the server has closed
+            time.sleep(0.1)
+            connection.sendall(b"x" * 1000)
+        answer = b""
+        while more := connection.recv(65536):
+            answer += more
+        assert b"HTTP/1.1 " + status in answer
+        assert answer.count(b"HTTP/1.1 4") == 1
+        assert server.client.get("/healthz").status_code == 200
+
+
 def test_a_line_that_is_full_answers_503_at_once(segmenter, picture):
     slow, data = Slow(segmenter), encoded(picture)
     with running(slow, waiting=2) as server, concurrent.futures.ThreadPoolExecutor(3) as pool:

@@ -28,9 +28,10 @@ def said(result: subprocess.CompletedProcess[str]) -> str:
 
 
 def script(tmp_path: Path, text: str) -> list[str]:
-    """What a CMake script says, line by line."""
+    """What a CMake script says, line by line, under the policies of CMakeLists.txt: before CMake 4, a script that asks
+    for none has IN_LIST as no operator."""
     file = tmp_path / "script.cmake"
-    file.write_text(text)
+    file.write_text(f"cmake_minimum_required(VERSION 3.22)\n{text}")
     result = subprocess.run(["cmake", "-P", str(file)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stderr.splitlines()  # message() without a level
