@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -19,23 +20,56 @@ LINGER_SECONDS = 1.0  # for a caller to read why it was shown out
 PHRASES = {400: "Bad Request", 408: "Request Timeout", 503: "Service Unavailable"}
 
 
+class LingeringTransport:
+    """A connection that is closed in two steps: it says no more at once, and hears no more a little later.
+
+    Closing a socket with bytes unread resets the connection, and the answer is lost on its way to a caller that is
+    still sending. What comes meanwhile is for the protocol to drop, as is_closing() says.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._closing = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._closing or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self.is_closing():
+            return
+        self._closing = True
+        if not self._transport.can_write_eof():  # TLS
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self._transport.resume_reading()  # where uvicorn has paused it, bytes would stay unread
+        self._loop.call_later(LINGER_SECONDS, self._transport.close)
+
+    def close_at_once(self) -> None:
+        self._transport.close()
+
+
 def bounded_protocol(limits: Limits) -> type[H11Protocol]:
     """The protocol's class, which uvicorn makes an object of for each connection."""
 
     class BoundedProtocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
         _answers = 0
-        _ended = False
+        transport: LingeringTransport  # type: ignore[assignment]
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+            super().connection_made(LingeringTransport(transport, self.loop))  # type: ignore[arg-type]
             if len(self.connections) > limits.connections:
                 self._end(503, f"busy: all {limits.connections} connections are in use; try again in a second")
             else:
                 self._start_timer()
 
         def data_received(self, data: bytes) -> None:
-            if self._ended or self.transport.is_closing():
+            if self.transport.is_closing():
                 return
             if self._timer is None and self._awaits_head:
                 self._start_timer()
@@ -83,18 +117,15 @@ def bounded_protocol(limits: Limits) -> type[H11Protocol]:
             if status == 503:
                 head += "Retry-After: 1\r\n"
             head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-            if self._ended or self.transport.is_closing():
+            if self.transport.is_closing():
                 return
-            self._ended = True
             if self.cycle is not None and not self.cycle.response_complete:  # nothing of it may follow this answer
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
             self.transport.write(head.encode() + body)
             if status == 503:
-                self.transport.close()  # connections have to become fewer
-                return
-            # Closing a socket with bytes unread would reset the connection, and lose the answer on its way.
-            self.transport.write_eof()
-            self.loop.call_later(LINGER_SECONDS, self.transport.close)
+                self.transport.close_at_once()  # connections have to become fewer
+            else:
+                self.transport.close()
 
     return BoundedProtocol

@@ -259,10 +259,8 @@ def requests(engine: Path) -> Iterator[Callable[[RequestCase], None]]:
             return json.loads(answer(segmenter, seed_picture(), options).body)["segments"]
 
         def check(case: RequestCase) -> None:
-            said, reset = _talk(server.port, case)
-            statuses = [judge(*got) for got in _split_answers(said, case)]
-            # A reset may take the answer along: uvicorn closes at once on bytes that belong to no request.
-            if case.end == "wait" and not statuses and not reset:
+            statuses = [judge(*got) for got in _split_answers(_talk(server.port, case), case)]
+            if case.end == "wait" and not statuses:
                 raise AssertionError("the connection ended without an answer")
             if case.right is not None:
                 got = server.client.post("/segment", content=case.parts[-1], params=case.right)
@@ -316,8 +314,8 @@ def _check_line(text: str) -> None:
     assert "Traceback" not in text
 
 
-def _talk(port: int, case: RequestCase) -> tuple[bytes, bool]:
-    """All that the server says, until it closes or is silent after an answer; and whether it reset the connection."""
+def _talk(port: int, case: RequestCase) -> bytes:
+    """All that the server says: until it closes, or is silent after a whole answer."""
     said, end = b"", time.monotonic() + HANG_SECONDS / 2
     with socket.create_connection(("127.0.0.1", port), timeout=HANG_SECONDS / 2) as connection:
         try:
@@ -325,7 +323,7 @@ def _talk(port: int, case: RequestCase) -> tuple[bytes, bool]:
                 connection.sendall(part)
                 time.sleep(0.001 if len(case.parts) > 1 else 0)
             if case.end == "leave":
-                return b"", False
+                return b""
             if case.end == "shut":
                 connection.shutdown(socket.SHUT_WR)
             connection.settimeout(2 * PATIENCE)
@@ -334,14 +332,14 @@ def _talk(port: int, case: RequestCase) -> tuple[bytes, bool]:
                     more = connection.recv(1 << 16)
                 except TimeoutError:
                     if said:  # it is open for a next request
-                        return said, False
+                        return said
                     assert time.monotonic() < end, "no answer, and the connection stays open"
                     continue
                 if not more:
-                    return said, False
+                    return said
                 said += more
         except (BrokenPipeError, ConnectionResetError):  # it did not want the rest
-            return said, True
+            return said
 
 
 def _split_answers(said: bytes, case: RequestCase) -> Iterator[tuple[int, dict[str, str], bytes | None]]:

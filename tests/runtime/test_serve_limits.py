@@ -52,6 +52,7 @@ def test_slow_senders_and_other_protocols_are_shown_out(segmenter, parts, status
         (b"GET / HTTP/1.1\r\n: y\r\n\r\n", b"400"),
         (HEAD[:30], b"408"),
         (HEAD.replace(b"1000", b"1000000") + b"x", b"408"),
+        (b"POST /segment HTTP/1.1\r\nHost: localhost\r\n\r\n", b"4"),  # what follows belongs to no request
     ],
 )  # fmt: skip
 def test_a_refusal_reaches_a_caller_that_goes_on_sending(segmenter, first, status):
