@@ -6,6 +6,7 @@ cv2.imwrite("proposals.png", picture(image, objects, {"learned queries": first, 
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Mapping
 
 import cv2
@@ -14,6 +15,7 @@ import numpy as np
 TITLE = 24  # height of a column's title in pixels
 GAP = 6  # between columns
 LONGEST_EDGE = 640  # of a column; larger images are shrunk
+LEAST_WIDTH = 256  # of a column, whose title it has to hold; narrower images are enlarged by a whole number
 GOLDEN_RATIO = 0.6180339887  # steps of it round the colour circle never come close to one another
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -50,8 +52,11 @@ def _column(title: str, image: np.ndarray, masks: np.ndarray) -> np.ndarray:
         inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0).astype(bool)  # [H, W]
         overlay[mask & ~inner] = color
     scale = min(1.0, LONGEST_EDGE / max(image.shape[:2]))
+    if scale == 1 and image.shape[1] < LEAST_WIDTH:
+        scale = min(math.ceil(LEAST_WIDTH / image.shape[1]), LONGEST_EDGE // max(image.shape[:2]))
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    shown = cv2.resize(overlay.round().astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    method = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA
+    shown = cv2.resize(overlay.round().astype(np.uint8), size, interpolation=method)
     column = np.full((shown.shape[0] + TITLE, shown.shape[1], 3), 255, np.uint8)  # [h, w, 3]
     column[TITLE:] = shown
     cv2.putText(column, title, (2, TITLE - 8), FONT, 0.4, (0, 0, 0), 1, cv2.LINE_AA)

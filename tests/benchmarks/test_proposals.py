@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from mask2edge.benchmarks import proposals
-from mask2edge.benchmarks.proposal_pictures import best_proposals
+from mask2edge.benchmarks.proposal_pictures import best_proposals, picture
 from mask2edge.benchmarks.proposals import LEARNED, PROPOSALS, evaluate, main, propose
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.spec import Label, ModelSpec, Postprocessing, Preprocessing
@@ -91,7 +91,7 @@ def test_a_network_that_sees_the_objects_recalls_them(tmp_path):
     assert metrics[LEARNED]["AR@100"] == 0
     assert metrics["layer 1"]["AR@100"] > 0.85  # bilinear masks miss the corners
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png", "2.png"]
-    assert cv2.imread(str(tmp_path / "0.png")).shape == (64 + 24, 3 * 80 + 2 * 6, 3)
+    assert cv2.imread(str(tmp_path / "0.png")).shape == (4 * 64 + 24, 3 * 4 * 80 + 2 * 6, 3)  # titles fit
 
 
 def test_every_prediction_of_a_network_proposes():
@@ -194,3 +194,15 @@ def test_bad_input(files, capsys, more, message):
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "shown"),
+    [
+        ((64, 80), (256, 320)), ((300, 300), (300, 300)), ((600, 40), (600, 40)), ((1280, 640), (640, 320)),
+        ((1280, 100), (640, 50)), ((30, 30), (270, 270)),
+    ],
+)  # fmt: skip
+def test_small_pictures_are_enlarged_and_large_ones_shrunk(shape, shown):
+    image = np.zeros((*shape, 3), np.uint8)
+    assert picture(image, np.ones((1, *shape), bool), {}).shape == (shown[0] + 24, shown[1], 3)
