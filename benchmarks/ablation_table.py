@@ -3,7 +3,9 @@
     print(markdown(differences(recorded_runs, ["mask2former", "fpn"])))
 
 A row is compared with the baseline of the same seed, so that what a seed brings (its data's order, its first weights)
-is in both. The spread is the standard deviation of these differences over the seeds.
+is in both. The spread is the standard deviation of these differences over the seeds. A row of one seed, where the
+baseline has more, is compared with the baseline's mean, and its spread is what the baseline's own runs would have about
+the mean of as many others: their standard deviation times the square root of 1 + 1 / n.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ def differences(runs: Sequence[Mapping[str, str]], names: Sequence[str]) -> list
     """For each row that has runs: {"row", "table", "seconds_per_step", "metrics": {metric: figures}}.
 
     `runs`: rows of the CSV, of one budget. figures: {"mean", "seeds", "difference", "spread", "paper", "sign"}, in
-    points; difference and spread are None where they need runs that are not there.
+    points; difference and spread are None where they need runs that are not there. The baseline's own spread is the
+    standard deviation of its runs.
     """
     table = []
     for name in names:
@@ -36,9 +39,10 @@ def differences(runs: Sequence[Mapping[str, str]], names: Sequence[str]) -> list
 
 def _figures(runs: Sequence[Mapping[str, str]], name: str, metric: str) -> dict[str, Any]:
     mine, base = (_by_seed(runs, row, metric) for row in (name, BASELINE))
-    paired = [mine[seed] - base[seed] for seed in mine if seed in base and name != BASELINE]
-    difference = float(np.mean(paired)) if paired else None
-    spread = float(np.std(paired, ddof=1)) if len(paired) > 1 else None
+    if name == BASELINE:
+        difference, spread = None, _deviation(list(mine.values()))
+    else:
+        difference, spread = _difference(mine, base)
     paper = ROWS[name].difference(metric) if name != BASELINE else None
     return {
         "mean": float(np.mean(list(mine.values()))),
@@ -48,6 +52,20 @@ def _figures(runs: Sequence[Mapping[str, str]], name: str, metric: str) -> dict[
         "paper": paper,
         "sign": sign(difference, spread, paper),
     }
+
+
+def _difference(mine: Mapping[str, float], base: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """Difference and spread; see above."""
+    if len(mine) == 1 and len(base) > 1:
+        deviation = _deviation(list(base.values())) or 0.0
+        return next(iter(mine.values())) - float(np.mean(list(base.values()))), deviation * (1 + 1 / len(base)) ** 0.5
+    paired = [mine[seed] - base[seed] for seed in mine if seed in base]
+    return (float(np.mean(paired)) if paired else None), _deviation(paired)
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    """The standard deviation of a sample; None of fewer than two."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def sign(difference: float | None, spread: float | None, paper: float | None) -> str:
@@ -82,9 +100,9 @@ def _cells(figures: Mapping[str, Any] | None) -> list[str]:
         return ["–"] * 4
     mean = f"{figures['mean']:.1f} ({figures['seeds']})"
     paper = "–" if figures["paper"] is None else f"{figures['paper']:+.1f}"
-    if figures["difference"] is None:
-        return [mean, "–", paper, figures["sign"]]
     spread = "" if figures["spread"] is None else f" ± {figures['spread']:.1f}"
+    if figures["difference"] is None:
+        return [f"{figures['mean']:.1f}{spread} ({figures['seeds']})", "–", paper, figures["sign"]]
     return [mean, f"{figures['difference']:+.1f}{spread}", paper, figures["sign"]]
 
 

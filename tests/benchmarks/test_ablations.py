@@ -253,16 +253,24 @@ def test_signs(difference: float | None, spread: float | None, paper: float | No
     assert sign(difference, spread, paper) == expected
 
 
-def test_differences_are_of_the_same_seed() -> None:
+def test_differences_are_of_the_same_seed_where_there_are_several() -> None:
     def run(row: str, seed: str, score: str, **more: str) -> dict[str, str]:
         return {"row": row, "seed": seed, "mIoU": score, "AP": "", "PQ": "", "seconds_per_step": "1.0"} | more
 
     runs = [run(BASELINE, "0", "0.5"), run(BASELINE, "1", "0.7"), run("fpn", "1", "0.6"), run("fpn", "2", "0.1")]
+    # One seed of a row beside several of the baseline: of their mean, 60, whose runs stray from it by 14.1.
+    (alone,) = differences(runs[:3], ["fpn"])
+    assert alone["metrics"]["mIoU"]["difference"] == pytest.approx(0.0)
+    assert alone["metrics"]["mIoU"]["spread"] == pytest.approx(14.142 * 1.5**0.5, abs=0.001)
+    (alone,) = differences(runs[1:3], ["fpn"])  # one of each
+    assert alone["metrics"]["mIoU"]["difference"] == pytest.approx(-10.0)
+    assert alone["metrics"]["mIoU"]["spread"] is None
     base, fpn = differences(runs, [BASELINE, "fpn"])
     assert base["metrics"]["mIoU"]["difference"] is None
     assert fpn["metrics"]["mIoU"]["difference"] == pytest.approx(-10.0)  # of seed 1, the only one that both have
     assert fpn["metrics"]["mIoU"]["spread"] is None
     assert list(fpn["metrics"]) == ["mIoU"]
+    assert base["metrics"]["mIoU"]["spread"] == pytest.approx(14.142, abs=0.001)
     assert differences(runs, ["bifpn"]) == []
     both = differences([*runs, run("fpn", "0", "0.5", AP="0.25")], ["fpn"])
     assert "| fpn | 4e | 40.0 (3) | -5.0 ± 7.1 | -1.6 | within the spread | 25.0 (1) | – | -2.2 | – |" in markdown(both)
