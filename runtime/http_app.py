@@ -99,7 +99,8 @@ def make_app(
         yield
         queue.close()
 
-    app = FastAPI(title="mask2edge", docs_url=None, redoc_url=None, lifespan=lifespan)
+    # A path that is not there is a 404, not a redirect to an address made of the caller's own Host header.
+    app = FastAPI(title="mask2edge", docs_url=None, redoc_url=None, lifespan=lifespan, redirect_slashes=False)
     _answer_errors(app)
 
     async def run(work: Callable[[], Answer]) -> Answer:

@@ -42,10 +42,11 @@ class LingeringTransport:
         if self.is_closing():
             return
         self._closing = True
-        if not self._transport.can_write_eof():  # TLS
+        try:
+            self._transport.write_eof()
+        except (OSError, NotImplementedError):  # the caller has left; TLS
             self._transport.close()
             return
-        self._transport.write_eof()
         self._transport.resume_reading()  # where uvicorn has paused it, bytes would stay unread
         self._loop.call_later(LINGER_SECONDS, self._transport.close)
 

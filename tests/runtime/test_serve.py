@@ -107,6 +107,7 @@ def test_bad_requests_have_a_status_and_a_reason_and_good_ones_go_on(segmenter, 
         packed = server.client.post("/segment", content=bodies["good"], headers={"Content-Encoding": "gzip"})
         check_refused(packed, 415, "got a Content-Encoding")
         check_refused(server.client.get("/segment"), 405, "GET /segment: method not allowed")
+        check_refused(server.client.post("/segment/", content=b"x"), 404, "not found")
         check_refused(server.client.get("/../../etc/passwd"), 404, "not found")
         check_refused(server.client.get("/page/%2e%2e/serve.py"), 404, "not found")
         check_refused(server.client.get("/live"), 404, "start it with --source")

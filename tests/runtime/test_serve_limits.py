@@ -3,12 +3,15 @@
 import concurrent.futures
 import socket
 import time
+import unittest.mock
 
 import httpx
 import pytest
 from serving import Slow, check_refused, encoded, running, until
 
 pytest.importorskip("onnxruntime")
+pytest.importorskip("uvicorn")
+from mask2edge.runtime.http_protocol import LingeringTransport
 
 
 def talk(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
@@ -70,6 +73,16 @@ def test_a_refusal_reaches_a_caller_that_goes_on_sending(segmenter, first, statu
         assert b"HTTP/1.1 " + status in answer
         assert answer.count(b"HTTP/1.1 4") == 1
         assert server.client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("error", [OSError(107, "Transport endpoint is not connected"), NotImplementedError()])
+def test_a_connection_that_cannot_be_half_closed_is_closed(error):
+    transport = unittest.mock.Mock(**{"is_closing.return_value": False, "write_eof.side_effect": error})
+    lingering = LingeringTransport(transport, unittest.mock.Mock())
+    lingering.close()
+    lingering.close()
+    transport.close.assert_called_once_with()
+    assert lingering.is_closing()
 
 
 def test_a_line_that_is_full_answers_503_at_once(segmenter, picture):
