@@ -161,8 +161,14 @@ def _normalisation_tables(rules: Preprocessing) -> np.ndarray:
     if any(not value > 0 for value in rules.std):
         raise InputError(f"preprocessing.std: expected values above 0, got {rules.std}")
     levels = np.arange(256, dtype=np.float64)
-    tables = [(levels - mean) / std for mean, std in zip(rules.mean, rules.std, strict=True)]
-    return np.array(tables, np.float32)
+    with np.errstate(over="ignore"):  # what comes of it is refused
+        tables = [(levels - mean) / std for mean, std in zip(rules.mean, rules.std, strict=True)]
+        found = np.array(tables, np.float32)
+    if not np.isfinite(found).all():
+        raise InputError(
+            f"preprocessing: expected a mean and std that leave pixels finite, got {rules.mean} and {rules.std}"
+        )
+    return found
 
 
 def _rounded(length: float, most: int | None = None) -> int:

@@ -146,6 +146,13 @@ def test_what_is_no_image_is_refused(image, message):
         preprocess(image, COCO, FIXED)
 
 
+@pytest.mark.filterwarnings("error")
+def test_values_beyond_float32_are_refused():
+    for rules in (Preprocessing(MEAN, (1.0, 1e-40, 1.0)), Preprocessing((0.0, 1e300, 0.0), (1.0, 1e-10, 1.0))):
+        with pytest.raises(InputError, match="expected a mean and std that leave pixels finite"):
+            preprocess(noise(4, 4), rules, FIXED)
+
+
 def test_a_zero_deviation_is_refused():
     with pytest.raises(InputError, match="std: expected values above 0"):
         preprocess(noise(4, 4), Preprocessing(MEAN, (1.0, 0.0, 1.0)), FIXED)
