@@ -91,13 +91,15 @@ def decode_image(data: bytes, name: str, largest: int = LARGEST) -> np.ndarray:
 
 def _check_header(name: str, data: bytes, largest: int) -> None:
     """Refuses what a decoder would take on trust: an end that is missing (it fills with grey), a size or a number of
-    scans beyond reason, and formats that nobody asked for, whose sizes are not known here.
+    scans beyond reason, animated PNGs, and formats that nobody asked for, whose sizes are not known here.
     """
     kind, size = read_header(data)
     if kind is None:
         raise InputError(f"{name}: {EXPECTED}, got {description(data)}")
     if kind == "png" and b"IEND" not in data:
         raise InputError(f"{name}: expected a whole PNG image, got one that is cut off")
+    if kind == "png" and b"acTL" in data.partition(b"IDAT")[0]:  # a damaged one shows memory that OpenCV never set
+        raise InputError(f"{name}: expected a still image, got an animated PNG; save one of its frames")
     if kind == "jpeg" and not read_jpeg_header(data)[1]:
         raise InputError(f"{name}: expected a whole JPEG image, got one that is cut off")
     if size is None:

@@ -32,6 +32,11 @@ def png(header: bytes, *chunks: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
 
 
+def animated(still: bytes) -> bytes:
+    """A PNG that says it is an animation of one frame."""
+    return still[:33] + chunk(b"acTL", struct.pack(">II", 1, 0)) + still[33:]  # after the signature and IHDR
+
+
 def palette_png() -> bytes:
     palette = bytes([255, 0, 0, 0, 0, 255])  # red, blue
     rows = b"".join(b"\0" + bytes([0, 0, 1]) for _ in range(2))

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from image_files import HUGE, IMAGE, NOISE, RIGHT, encoded, rotated_jpeg
+from image_files import HUGE, IMAGE, NOISE, RIGHT, animated, encoded, rotated_jpeg
 
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.images import find_images, read_image
@@ -35,6 +35,7 @@ WRONG = {
     "random.png": (bytes(range(128, 256)) * 4, "a damaged image or a file of another kind"),
     "cut.jpg": (encoded(".jpg", NOISE)[:1500], "a whole JPEG image, got one that is cut off"),
     "head.jpg": (encoded(".jpg", NOISE)[:100], "a whole JPEG image, got one that is cut off"),
+    "animated.png": (animated(encoded(".png", NOISE)), "a still image, got an animated PNG"),
     "cut.png": (encoded(".png", NOISE)[:1500], "a whole PNG image, got one that is cut off"),
     "huge.png": (HUGE, "at most 268435456 pixels, got 100000x100000"),
     "huge.tiff": (huge_tiff(), "at most 268435456 pixels, got 60000x60000"),
