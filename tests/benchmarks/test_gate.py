@@ -82,6 +82,16 @@ def test_the_file_of_the_shipped_models_is_bounded_in_what_it_says_of_them():
     assert all(0.5 < float(row["mIoU"]) < 1 for row in read(RESULTS / "gate-accuracy.csv"))
 
 
+def test_the_figures_of_another_cpu_are_held_against_the_base(tmp_path, capsys):
+    rows = read(RESULTS / "gate-base.csv")
+    for change, expected in ((0.0, 0), (-0.1, 1)):
+        elsewhere = [
+            row | {"cpu": "another", "label_agreement": float(row["label_agreement"]) + change} for row in rows
+        ]
+        code, out, _ = run(capsys, RESULTS / "gate-base.csv", write(tmp_path / "new.csv", elsewhere))
+        assert (code, out[-1]) == (expected, f"3 rows compared: {3 * expected} worse, 0 missing, 0 new")
+
+
 positive = st.floats(1e-3, 1e3)
 
 
