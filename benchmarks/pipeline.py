@@ -3,14 +3,15 @@
     python benchmarks/pipeline.py --threads 2                            # the shipped checkpoint, one photograph
     python benchmarks/pipeline.py --image a.jpg --image b.png --save
     python benchmarks/pipeline.py --stream --data ../shared/data/camvid  # images/s over a stream of files
-    python benchmarks/pipeline.py --stream --no-torch --image photos/    # the stream against a plain loop alone
+    python benchmarks/pipeline.py --stream --no-torch --engine E --image photos/  # the stream against a plain loop
 
 torch's side reads the file as OpenCV does, resizes, normalises, runs the checkpoint's plain model, and post-processes
 as the reference does, every mask at full size (peers/reference_postprocessing.py). Both letterbox into the same input,
 take turns, and have to agree on almost every pixel before they are timed. "ratio" is ours / torch's, of medians.
 
---stream also sets the stream against a plain loop over the same session with the same threads. Its serial share is how
-much of what could overlap does not: 0 where an image costs no more than the slowest step, 1 where it costs their sum.
+--stream also sets the stream against a plain loop with the same threads; each has the session that is the faster for
+it. The serial share is how much of what could overlap does not: 0 where an image costs no more than the loop's slowest
+step, 1 where it costs their sum.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ def most_frequent_size(files: Sequence[Path]) -> str:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """The JSON object: ratio, per-image milliseconds and images/s of each side. Raises InputError."""
-    if not arguments.checkpoint.is_file():
+    if not (arguments.no_torch and arguments.engine) and not arguments.checkpoint.is_file():
         raise InputError(f"{arguments.checkpoint}: no such file; name a checkpoint, the engine's own if there is one")
     threads = arguments.threads or machine.describe()["cores"]
     files = choose_files(arguments.image, arguments.data, STREAM_FILES if arguments.stream else 4)
@@ -200,7 +201,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     segmenter = Segmenter.load(engine, threads=threads)
     segmenter.check_task("semantic")
-    if not segmenter.spec.profile.is_fixed_size:
+    if not arguments.no_torch and not segmenter.spec.profile.is_fixed_size:
         raise InputError(f"{engine}: expected a fixed size, which torch's side can match, got a dynamic engine")
     ours = our_pipeline(segmenter)
     runs = {LOOP: timed(lambda: [ours(path) for path in files], len(files))}
@@ -210,7 +211,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         agreement = check_agreement(ours, theirs, files[:4])
         runs[TORCH] = timed(lambda: [theirs(path) for path in files], len(files))
     if arguments.stream:
-        runs[STREAM] = timed(lambda: our_stream(segmenter, files), len(files))
+        streaming = Segmenter.load(engine, threads=threads, streaming=True)
+        runs[STREAM] = timed(lambda: our_stream(streaming, files), len(files))
         if not (isinstance(segmenter.session, ImageSession) and segmenter.session.on_device):
             runs[LOOP] = our_steps(segmenter, files)
     say(f"timing {len(runs)} in turns, {len(files)} files each: {', '.join(runs)}")

@@ -110,7 +110,7 @@ class ShardWorker:
 
     def __init__(self, engine: Path, out: Path, folder: Path, task: str, threads: int = 0, maps: bool = False) -> None:
         """Raises InputError where the engine does not load."""
-        self._segmenter = Segmenter.load(engine, threads=threads)
+        self._segmenter = Segmenter.load(engine, threads=threads, streaming=True)
         self._out, self._folder, self._task, self._maps = out, folder, task, maps
 
     def __call__(self, name: str, images: list[str]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         _refuse_endless(sources)
     segmenter = Segmenter.load(
-        arguments.engine, arguments.object_threshold, arguments.overlap_threshold, arguments.threads
+        arguments.engine, arguments.object_threshold, arguments.overlap_threshold, arguments.threads, streaming=True
     )
     if arguments.threads:
         cv2.setNumThreads(arguments.threads)

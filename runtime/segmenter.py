@@ -50,10 +50,12 @@ class Segmenter:
         threads: int | None = None,
         contexts: int = 1,
         instance_top_k: int | None = None,
+        streaming: bool = False,
     ) -> Segmenter:
         """Loads an engine folder. Thresholds and `instance_top_k`, the most instances of an image: None is the spec's.
         `threads` are ONNX Runtime's and those of pre- and post-processing on the CPU, 0 or None their own choice;
-        `contexts` are TensorRT's, how many batches may be under way at a time.
+        `contexts` are TensorRT's, how many batches may be under way at a time. `streaming` says that images are read
+        and masks written beside the network, as `stream` does: on the CPU it then yields its cores to them.
 
         Raises InputError where the folder is no engine, is newer than this code, was changed since it was built, or
         needs something that this machine lacks.
@@ -79,7 +81,7 @@ class Segmenter:
             spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, postprocessing=rules))
         if spec.backend == "tensorrt":
             return cls(spec, TensorRTSession(folder, spec, contexts), threads)
-        return cls(spec, OnnxRuntimeSession(folder, spec, threads), threads)
+        return cls(spec, OnnxRuntimeSession(folder, spec, threads, streaming), threads)
 
     @overload
     def __call__(self, image: np.ndarray, task: str | None = None) -> Segmentation: ...

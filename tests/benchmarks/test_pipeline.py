@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from mask2edge.benchmarks.peers import reference_postprocessing
 from mask2edge.benchmarks.peers.reference_postprocessing import Geometry
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.segmenter import Segmenter
+from mask2edge.runtime.spec import EngineSpec, Profile
 from mask2edge.runtime.stream import stream
 
 
@@ -130,14 +132,15 @@ def test_the_stream_is_what_is_compared_in_stream_mode(toy, tmp_path, monkeypatc
     streamed = []
 
     def spied(segmenter, paths, task):
-        streamed.append((task, list(paths)))
+        options = segmenter.session._session.get_session_options()
+        streamed.append((task, list(paths), options.get_session_config_entry("session.intra_op.allow_spinning")))
         return stream(segmenter, paths, task)
 
     monkeypatch.setattr(pipeline, "stream", spied)
     code, out, _ = run(capsys, *toy, "--runs", "2", "--stream", "--save", "--json")
     result = json.loads(out)
     assert code == 0
-    assert streamed == [("semantic", [toy[5]])] * 3  # a warm-up and two runs
+    assert streamed == [("semantic", [toy[5]], "0")] * 3  # a warm-up and two runs, of threads that do not spin
     p50 = {name: side["p50"] for name, side in result["ms_per_image"].items()}
     assert set(p50) == {"mask2edge", "torch-eager", "mask2edge-stream"}
     assert result["ratio"] == pytest.approx(p50["mask2edge-stream"] / p50["torch-eager"], rel=0.01)
@@ -153,8 +156,9 @@ def test_the_stream_is_what_is_compared_in_stream_mode(toy, tmp_path, monkeypatc
     assert row["image_size"] == "50x70"
 
 
-def test_the_stream_against_the_plain_loop_alone_needs_no_torch(toy, tmp_path, monkeypatch, capsys):
+def test_the_stream_against_the_plain_loop_alone_needs_no_torch_and_no_checkpoint(toy, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "TorchPipeline", lambda *_: pytest.fail("torch's side was made"))
+    toy[3].unlink()
     code, out, _ = run(capsys, *toy, "--runs", "2", "--stream", "--no-torch", "--save", "--json")
     result = json.loads(out)
     assert code == 0
@@ -185,6 +189,17 @@ def test_the_stream_gives_the_label_maps_in_order_and_a_files_error(toy, color_e
     (tmp_path / "empty.png").touch()
     with pytest.raises(InputError, match=r"empty.png: .*an empty file"):
         pipeline.our_stream(segmenter, [tmp_path / "empty.png"])
+
+
+def test_the_plain_loop_takes_a_dynamic_engine_and_torchs_side_does_not(toy, tmp_path, capsys):
+    spec = EngineSpec.load(toy[1])
+    replace(spec, profile=Profile((1, 32, 32), (1, 64, 96), (1, 64, 96))).save(toy[1])
+    cv2.imwrite(str(tmp_path / "stripes.png"), np.zeros((64, 96, 3), np.uint8))
+    code, out, _ = run(capsys, *toy, "--runs", "1", "--stream", "--no-torch", "--json")
+    assert (code, json.loads(out)["image_size"]) == (0, "64x96")
+    code, _, err = run(capsys, *toy, "--runs", "1", "--stream")
+    assert code == 2
+    assert "colors.engine: expected a fixed size, which torch's side can match, got a dynamic engine" in err
 
 
 BAD = [

@@ -63,6 +63,16 @@ def test_instances_are_things_and_lie_by_score(make_engine, picture):
     assert np.mean(best.mask[:, :44]) > 0.99
 
 
+def test_a_stream_has_the_same_masks_of_threads_that_yield_their_cores(make_engine, picture):
+    spinning = "session.intra_op.allow_spinning"
+    engine = make_engine()
+    alone, streaming = Segmenter.load(engine), Segmenter.load(engine, streaming=True)
+    assert streaming.session._session.get_session_options().get_session_config_entry(spinning) == "0"
+    with pytest.raises(RuntimeError, match=spinning):  # not set
+        alone.session._session.get_session_options().get_session_config_entry(spinning)
+    assert (streaming(picture).label_map == alone(picture).label_map).all()
+
+
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_lists_are_batches_whatever_the_engine_takes(make_engine, picture, batch):
     dynamic = make_engine(Profile((1, 32, 32), (1, 64, 96), (batch, 128, 128)), name="dynamic")
