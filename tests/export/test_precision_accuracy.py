@@ -93,7 +93,7 @@ def test_miou_of_camvid(emulated_file, capsys):
         return 100 * json.loads(capsys.readouterr().out)["metrics"]["mIoU"]
 
     full = miou(CUSTOM)
-    assert 70 < full < 75
+    assert 75 < full < 77
     for precision, bounds in BOUNDS.items():
         found = miou(emulated_file(precision))
         with capsys.disabled():
