@@ -203,6 +203,9 @@ def test_modes_that_exclude_each_other(arguments, message, color_engine, capsys)
         ["--sustained", "1", "--runs", "2"],
         ["--monitor", "often"],
         ["--cool", "nan"],
+        ["--seconds", "nan"],  # would never be over
+        ["--seconds", "inf"],
+        ["--seconds", "-1", "--scenario", "Offline"],
     ],
 )
 def test_argparse_refuses(arguments, color_engine, capsys):
