@@ -42,7 +42,7 @@ def accuracy_row(result: dict[str, Any], spec: EngineSpec, artifact: Path, comma
         "size": size_of(spec.profile),
         "sha256": result["sha256"],
         "checkpoint_sha256": spec.checkpoint_sha256 or "",
-        "bytes": bytes_of(artifact),
+        "bytes": result["bytes"],
         "task": result["task"],
         "data": Path(result["data"]).resolve().name,
         "split": result["split"],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mask2edge.benchmarks import accuracy, accuracy_rows
-from mask2edge.benchmarks.accuracy_rows import COLUMNS, METRICS, backbone_of, size_of
+from mask2edge.benchmarks.accuracy_rows import COLUMNS, METRICS, backbone_of, bytes_of, size_of
 from mask2edge.benchmarks.results_table import ROOT, read_rows, recorded_command
 from mask2edge.runtime.command_line import sha256_of
 from mask2edge.runtime.segmenter import Segmenter
@@ -57,6 +57,36 @@ def test_rows_are_appended_and_other_columns_refused_before_anything_is_measured
     monkeypatch.setattr(accuracy, "evaluate", lambda *_: pytest.fail("measured"))
     assert accuracy.main(arguments) == 2
     assert "expected the columns date, commit" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_known_before_anything_is_measured(
+    color_engine, color_data, stripes, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(accuracy, "evaluate", lambda *_: pytest.fail("measured"))
+    arguments = [str(color_engine()), "--task", "semantic", "--data", str(color_data({"val": [(stripes, stripes)]}))]
+    assert accuracy.main([*arguments, "--save-to", str(tmp_path / "file/t.csv")]) == 2
+    assert "file/t.csv: expected a file in a folder that can be written, got Not a directory" in capsys.readouterr().err
+
+
+def test_an_engine_that_is_built_anew_meanwhile_does_not_lend_its_checksum(
+    color_engine, color_data, stripes, tmp_path, monkeypatch
+):
+    engine, other = color_engine(), color_engine("other", size=(64, 128))
+    opened = sha256_of(engine / "spec.json"), bytes_of(engine)
+    evaluate = accuracy.evaluate
+
+    def replaced(*arguments):
+        found = evaluate(*arguments)
+        for file in other.iterdir():
+            file.rename(engine / file.name)
+        return found
+
+    monkeypatch.setattr(accuracy, "evaluate", replaced)
+    flags = ["--task", "semantic", "--data", str(color_data({"val": [(stripes, stripes)]}))]
+    assert accuracy.main([str(engine), *flags, "--save-to", str(tmp_path / "t.csv")]) == 0
+    (row,) = rows_of(tmp_path / "t.csv")
+    assert (row["sha256"], int(row["bytes"])) == opened != (sha256_of(engine / "spec.json"), bytes_of(engine))
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])

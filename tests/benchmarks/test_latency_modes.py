@@ -124,6 +124,15 @@ def test_the_table_of_the_repository_can_grow(tmp_path, color_engine, monkeypatc
     assert all(new.startswith(old) for old, new in zip(before, after, strict=False))
 
 
+def test_a_table_of_other_columns_is_known_before_anything_is_timed(color_engine, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(latency, "RESULTS", tmp_path)
+    monkeypatch.setattr(latency, "open_engines", lambda *_: pytest.fail("opened"))
+    (tmp_path / "latency.csv").write_text("a,b\n1,2\n")
+    code, out, err = run(capsys, color_engine(), "--save")
+    assert (code, out) == (2, "")
+    assert "expected the columns date, commit" in err
+
+
 def test_cool_sleeps_before_each_run(color_engine, monkeypatch, capsys):
     slept = []
     monkeypatch.setattr(timing.time, "sleep", slept.append)
