@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from mask2edge.benchmarks.accuracy_rows import COLUMNS, RESULTS, accuracy_row, bytes_of
-from mask2edge.benchmarks.artifact import open_artifact, sha256_of_artifact
+from mask2edge.benchmarks.artifact import calibration_of, open_artifact, sha256_of_artifact
 from mask2edge.benchmarks.progress import progress
 from mask2edge.benchmarks.results_table import append_rows, recorded_command, require_appendable
 from mask2edge.runtime.command_line import InputError, command, parse_size, positive_number, say
@@ -219,7 +219,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if table is not None:
             data = merged(data, table)
         # Now: the file may be built anew while its images are counted, and the figures are those of the old one.
-        opened = {"sha256": sha256_of_artifact(arguments.artifact), "bytes": bytes_of(arguments.artifact)}
+        opened = {
+            "sha256": sha256_of_artifact(arguments.artifact),
+            "bytes": bytes_of(arguments.artifact),
+            "calibration": calibration_of(arguments.artifact, segmenter.spec) or None,
+        }
         say(f"{arguments.artifact}: {model.name}, {segmenter.spec.precision}, on {len(data)} images of {data.split}")
         found = evaluate(segmenter, data, tasks, arguments.limit, arguments.boundary)
     about = {

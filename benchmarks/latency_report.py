@@ -22,6 +22,7 @@ COLUMNS = (
     "date", "commit", "machine", "cpu", "threads", "versions", "peer", "engine", "size", "batch", "runs",
     "network_p50_ms", "peer_p50_ms", "total_p50_ms", "ratio", "sha256", "mode", "network_p99_ms", "total_p99_ms",
     "drift", *device_monitor.COLUMNS, "preprocess_p50_ms", "postprocess_p50_ms", "backend", "command",
+    "calibration",
 )  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def description(engine: TimedEngine) -> dict[str, Any]:
     spec = engine.segmenter.spec
     report: dict[str, Any] = {"engine": str(engine.path), "sha256": engine.sha256, "batch": spec.profile.opt[0]}
     report |= {"size": engine.size, "precision": spec.precision, "backend": spec.backend, "ops": spec.ops}
-    return report | {"task": engine.task}
+    return report | {"calibration": engine.calibration or None, "task": engine.task}
 
 
 def engine_report(engine: TimedEngine, times: Sequence[dict[str, float]]) -> dict[str, Any]:
@@ -108,6 +109,7 @@ def rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "preprocess_p50_ms": report["preprocess_ms"]["p50"],
             "postprocess_p50_ms": report["postprocess_ms"]["p50"],
             "backend": report["backend"],
+            "calibration": report["calibration"] or "",
         }
 
 

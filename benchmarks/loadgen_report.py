@@ -15,7 +15,7 @@ from mask2edge.benchmarks.latency_report import origin, short_name
 COLUMNS = (
     "date", "commit", "machine", "cpu", "threads", "versions", "engine", "sha256", "size", "scenario", "measures",
     "verdict", "result", "latency_p50_ms", "latency_p99_ms", "queries", "samples", "settings", "loadgen",
-    *device_monitor.COLUMNS, "command",
+    *device_monitor.COLUMNS, "command", "calibration",
 )  # fmt: skip
 
 
@@ -38,6 +38,7 @@ def rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "settings": json.dumps(report["settings"]),
             "loadgen": report["loadgen"],
             **device_monitor.row(report["device"]),
+            "calibration": report["calibration"] or "",
         }
 
 

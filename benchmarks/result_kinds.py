@@ -76,16 +76,19 @@ KINDS: Mapping[str, Kind] = {
         Kind(
             "accuracy", "Accuracy of artifacts on labelled images", ("artifact", "task", "split"),
             _METRICS | {"bytes": _falls()},
-            not_key=("machine", "cpu"),  # masks are the same on every machine, but for rounding
+            # Masks are the same on every machine, but for rounding; older rows do not say how int8 was calibrated.
+            not_key=("machine", "cpu", "calibration"),
         ),
         Kind(
             "latency", "Time of engines", ("engine", "total_p50_ms", "batch"), {"ratio": _falls()},
             others=("drift", "cpu_share", "power_w", "temperature_max_c", "gpu_clock_min_mhz"),
+            not_key=("calibration",),
         ),
         Kind(
             "scenarios", "Engines by MLPerf LoadGen", ("scenario", "measures"), {},
             others=("verdict", "result", "queries", "samples", "settings", "loadgen", "cpu_share", "power_w",
                     "temperature_max_c", "gpu_clock_min_mhz"),
+            not_key=("calibration",),
         ),
         Kind(
             "peers", "The network in every CPU runtime, in turns", ("contender", "ratio_of_fastest"),

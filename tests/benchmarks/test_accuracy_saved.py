@@ -1,16 +1,19 @@
 """accuracy.py --save-to: a row says which file was measured on what, and holds no path of this machine."""
 
 import csv
+import dataclasses
 import errno
 import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
-from mask2edge.benchmarks import accuracy, accuracy_rows
+from mask2edge.benchmarks import accuracy, accuracy_rows, latency, timing
 from mask2edge.benchmarks.accuracy_rows import COLUMNS, METRICS, backbone_of, bytes_of, size_of
 from mask2edge.benchmarks.results_table import ROOT, read_rows, recorded_command
+from mask2edge.export.onnx_metadata import Description
 from mask2edge.runtime.command_line import sha256_of
 from mask2edge.runtime.segmenter import Segmenter
 from mask2edge.runtime.spec import EngineSpec, ModelSpec, Postprocessing, Preprocessing, Profile
@@ -162,9 +165,31 @@ def test_a_command_keeps_no_path_of_this_machine(argument, kept):
     assert recorded_command("benchmarks/accuracy.py", [argument]) == f"python benchmarks/accuracy.py {kept}"
 
 
-def test_an_engine_keeps_its_checkpoint(color_engine, color_data, stripes, tmp_path):
-    import dataclasses
+@pytest.mark.parametrize(("origin", "expected"), [("percentile, 32 images", "percentile, 32 images"), (None, "")])
+def test_rows_of_an_int8_engine_say_how_it_was_calibrated(
+    origin, expected, color_engine, color_data, stripes, tmp_path, monkeypatch
+):
+    """What its model.onnx says; a file of others may say nothing, and is measured as well."""
+    engine, data = color_engine(), color_data({"val": [(stripes, stripes)]})
+    spec = EngineSpec.load(engine)
+    if origin:
+        network = onnx.load(engine / "model.onnx")
+        about = Description(spec.model, spec.profile, "standard", "int8", None, origin)
+        onnx.helper.set_model_props(network, about.to_metadata())
+        onnx.save(network, engine / "model.onnx")
+    files = {"model.onnx": sha256_of(engine / "model.onnx")}
+    dataclasses.replace(spec, precision="int8", files=files).save(engine)
+    monkeypatch.setattr(latency, "RESULTS", tmp_path)
+    monkeypatch.setattr(timing, "PAUSE_SECONDS", 0.0)
+    table = ["--save-to", str(tmp_path / "accuracy.csv")]
+    assert accuracy.main([str(engine), "--task", "semantic", "--data", str(data), *table]) == 0
+    assert latency.main([str(engine), "--runs", "1", "--save"]) == 0
+    for name in ("accuracy", "latency"):
+        (row,) = rows_of(tmp_path / f"{name}.csv")
+        assert row["calibration"] == expected
 
+
+def test_an_engine_keeps_its_checkpoint(color_engine, color_data, stripes, tmp_path):
     engine, data = color_engine(), color_data({"val": [(stripes, stripes)]})
     dataclasses.replace(EngineSpec.load(engine), checkpoint_sha256="c" * 64).save(engine)
     assert (
