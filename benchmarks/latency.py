@@ -213,7 +213,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--runs", type=positive_number, metavar="N", help="timed runs of each contender")
     amount.add_argument(
-        "--seconds", type=_seconds, default=20.0, metavar="S", help="of timed runs in all, at least (default: %(default)s)"
+        "--seconds",
+        type=_seconds,
+        default=20.0,
+        metavar="S",
+        help="of timed runs in all, at least (default: %(default)s)",
     )
     amount.add_argument(
         "--sustained",

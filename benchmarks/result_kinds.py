@@ -125,7 +125,7 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind(
             "precision_islands", "What each fp32 island is worth", ("error_half", "kept"), {},
-            others=("error_fp32", "error_half", "ratio"),
+            others=("error_fp32", "error_half", "ratio"), not_key=("machine", "cpu"),  # older rows name none
         ),
         Kind(
             "overfit", "COCO images learned by heart", ("digest", "segments", "classes"),
