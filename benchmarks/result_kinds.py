@@ -80,7 +80,8 @@ KINDS: Mapping[str, Kind] = {
             not_key=("machine", "cpu", "calibration"),
         ),
         Kind(
-            "latency", "Time of engines", ("engine", "total_p50_ms", "batch"), {"ratio": _falls()},
+            "latency", "Time of engines", ("engine", "total_p50_ms", "batch"),
+            {"ratio": _falls(), "ratio_to_first": _falls()},
             others=("drift", "cpu_share", "power_w", "temperature_max_c", "gpu_clock_min_mhz"),
             not_key=("calibration",),
         ),

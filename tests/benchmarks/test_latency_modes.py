@@ -25,7 +25,7 @@ def run(capsys, *arguments):
     return code, out, err
 
 
-def test_the_same_engine_twice_is_an_a_a_test(color_engine, capsys):
+def test_the_same_engine_twice_is_an_a_a_test(color_engine, tmp_path, monkeypatch, capsys):
     engine = color_engine()
     code, out, err = run(capsys, engine, engine, "--runs", 4, "--json")
     result = json.loads(out)
@@ -41,7 +41,13 @@ def test_the_same_engine_twice_is_an_a_a_test(color_engine, capsys):
     assert {step: twice[step] for step in ratios} == other["ratio_to_first"]
     assert twice["bound"] == 0.03
     assert twice["within"] == all(abs(ratio - 1) <= 0.03 for ratio in other["ratio_to_first"].values())
-    code, out, _ = run(capsys, engine, engine, "--runs", 2)
+    monkeypatch.setattr(latency, "RESULTS", tmp_path)
+    code, out, _ = run(capsys, engine, engine, "--runs", 2, "--save")
+    with (tmp_path / "latency.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert first["ratio_to_first"] == ""
+    medians = [float(row["total_p50_ms"]) for row in (first, second)]
+    assert float(second["ratio_to_first"]) == pytest.approx(medians[1] / medians[0], abs=1e-4)
     assert re.search(r"A/A, .*colors.engine against itself: network [\d.]+, total [\d.]+: (NOT )?within 3%", out)
 
 
