@@ -83,13 +83,13 @@ KINDS: Mapping[str, Kind] = {
             "latency", "Time of engines", ("engine", "total_p50_ms", "batch"),
             {"ratio": _falls(), "ratio_to_first": _falls()},
             others=("drift", "cpu_share", "power_w", "temperature_max_c", "gpu_clock_min_mhz"),
-            not_key=("calibration",),
+            not_key=("calibration", "cores"),  # older rows say neither
         ),
         Kind(
             "scenarios", "Engines by MLPerf LoadGen", ("scenario", "measures"), {},
             others=("verdict", "result", "queries", "samples", "settings", "loadgen", "cpu_share", "power_w",
                     "temperature_max_c", "gpu_clock_min_mhz"),
-            not_key=("calibration",),
+            not_key=("calibration", "cores"),  # older rows say neither
         ),
         Kind(
             "peers", "The network in every CPU runtime, in turns", ("contender", "ratio_of_fastest"),

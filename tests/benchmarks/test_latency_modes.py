@@ -166,6 +166,11 @@ def test_sustained_is_each_engine_by_itself_with_its_course(color_engine, tmp_pa
     with (tmp_path / "latency.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["drift"]) for row in rows] == [each["sustained"]["ratio"] for each in result["engines"]]
+    assert all(row["cpu_share"] and row["memory_peak_mb"] == "" for row in rows)  # both engines are in the peak
+    assert all(int(row["cores"]) == result["machine"]["cores"] for row in rows)
+    assert run(capsys, engines[0], *options)[0] == 0
+    with (tmp_path / "latency.csv").open() as file:
+        assert float(list(csv.DictReader(file))[-1]["memory_peak_mb"]) > 10
     code, out, _ = run(capsys, *engines, "--sustained", "0.01")
     assert len(re.findall("sustained: first tenth", out)) == len(re.findall("process: cores", out)) == 2
 

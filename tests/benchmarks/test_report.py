@@ -363,6 +363,13 @@ def test_an_accuracy_says_of_how_many_detections_and_of_which_other_cpu_it_is(re
         assert f"Measured here: AP on camvid val, {count} detections, AMD EPYC, 2 threads" in text
 
 
+def test_default_threads_are_of_so_many_cores(results, tmp_path, capsys):
+    folder = results([], [latency_row(threads="default")])
+    assert "AMD EPYC, default threads<" in page_of(folder, tmp_path, capsys)[0]
+    append_row(folder / "latency.csv", (*LATENCY, "cores"), latency_row(B, threads="default") | {"cores": "8"})
+    assert "AMD EPYC, default threads of 8 cores<" in page_of(folder, tmp_path, capsys)[0]
+
+
 def test_a_name_with_blanks_is_a_name(results):
     (entry,) = entries_of(read_results(results([], [latency_row(engine="my first.engine int8 custom")])))
     assert (entry.artifact, entry.precision, entry.ops) == ("my first.engine", "int8", "custom")
