@@ -89,7 +89,7 @@ def _rows_of_object(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from loadgen_report.rows(data)
             return
         for report in reports:
-            of = {name: report.get(name) for name in ("size", "batch", "ratio")}
+            of = {name: report.get(name) for name in ("size", "batch", "task", "ratio")}
             of |= {"ratio_to_first": report.get("ratio_to_first", {}).get("total")}
             yield of | {"engine": Path(report["engine"]).name, "total_p50_ms": report["total_ms"]["p50"]}
     else:

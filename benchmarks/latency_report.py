@@ -22,7 +22,7 @@ COLUMNS = (
     "date", "commit", "machine", "cpu", "threads", "versions", "peer", "engine", "size", "batch", "runs",
     "network_p50_ms", "peer_p50_ms", "total_p50_ms", "ratio", "sha256", "mode", "network_p99_ms", "total_p99_ms",
     "drift", *device_monitor.COLUMNS, "preprocess_p50_ms", "postprocess_p50_ms", "backend", "command",
-    "calibration", "ratio_to_first", "cores",
+    "calibration", "ratio_to_first", "cores", "task",
 )  # fmt: skip
 
 
@@ -111,6 +111,7 @@ def rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "postprocess_p50_ms": report["postprocess_ms"]["p50"],
             "backend": report["backend"],
             "calibration": report["calibration"] or "",
+            "task": report["task"],
             "ratio_to_first": report.get("ratio_to_first", {}).get("total", ""),  # of its run: the command names it
         }
 

@@ -15,7 +15,7 @@ from mask2edge.benchmarks.latency_report import origin, short_name
 COLUMNS = (
     "date", "commit", "machine", "cpu", "threads", "versions", "engine", "sha256", "size", "scenario", "measures",
     "verdict", "result", "latency_p50_ms", "latency_p99_ms", "queries", "samples", "settings", "loadgen",
-    *device_monitor.COLUMNS, "command", "calibration", "cores",
+    *device_monitor.COLUMNS, "command", "calibration", "cores", "task",
 )  # fmt: skip
 
 
@@ -40,6 +40,7 @@ def rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "loadgen": report["loadgen"],
             **device_monitor.row(report["device"], alone=len(reports) == 1),
             "calibration": report["calibration"] or "",
+            "task": report["task"],
         }
 
 

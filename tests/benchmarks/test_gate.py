@@ -227,6 +227,7 @@ def test_a_scenarios_output_is_a_result_without_bounds(tmp_path, capsys):
         "scenario": "Offline", "measures": "end-to-end", "verdict": "VALID", "result": {"samples_per_s": 9.0},
         "latency_ms": None, "queries": 1, "samples": 3, "settings": {}, "loadgen": "6", "device": None,
         "calibration": None, "threads": 2, "machine": {"machine": "x86_64", "cpu": "C", "cores": 8, "versions": {}},
+        "task": "semantic",
     }  # fmt: skip
     for name, rate in (("base.json", 9.0), ("new.json", 3.0)):
         (tmp_path / name).write_text(json.dumps(printed | {"result": {"samples_per_s": rate}}))

@@ -167,6 +167,7 @@ def test_sustained_is_each_engine_by_itself_with_its_course(color_engine, tmp_pa
         rows = list(csv.DictReader(file))
     assert [float(row["drift"]) for row in rows] == [each["sustained"]["ratio"] for each in result["engines"]]
     assert all(row["cpu_share"] and row["memory_peak_mb"] == "" for row in rows)  # both engines are in the peak
+    assert [row["task"] for row in rows] == ["semantic", "semantic"]
     assert all(int(row["cores"]) == result["machine"]["cores"] for row in rows)
     assert run(capsys, engines[0], *options)[0] == 0
     with (tmp_path / "latency.csv").open() as file:

@@ -370,6 +370,17 @@ def test_default_threads_are_of_so_many_cores(results, tmp_path, capsys):
     assert "AMD EPYC, default threads of 8 cores<" in page_of(folder, tmp_path, capsys)[0]
 
 
+def test_times_of_two_tasks_are_two_lines(results, tmp_path, capsys):
+    """Masks of instances take longer than a map of classes."""
+    folder = results([accuracy_row()])
+    for task, total in (("semantic", "75.25"), ("instance", "81.5")):
+        append_row(folder / "latency.csv", (*LATENCY, "task"), latency_row(total_p50_ms=total) | {"task": task})
+    found = entries_of(read_results(folder))
+    assert [(entry.total_ms, entry.latency.get("task")) for entry in found] == [(75.25, "semantic"), (81.5, "instance")]
+    text, _ = page_of(folder, tmp_path, capsys)
+    assert "AMD EPYC, 2 threads, instance<" in text
+
+
 def test_a_name_with_blanks_is_a_name(results):
     (entry,) = entries_of(read_results(results([], [latency_row(engine="my first.engine int8 custom")])))
     assert (entry.artifact, entry.precision, entry.ops) == ("my first.engine", "int8", "custom")
