@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from mask2edge.benchmarks.accuracy_rows import COLUMNS, RESULTS, accuracy_row
-from mask2edge.benchmarks.artifact import open_artifact, sha256_of_artifact
+from mask2edge.benchmarks.accuracy_rows import COLUMNS, RESULTS, accuracy_row, bytes_of
+from mask2edge.benchmarks.artifact import calibration_of, open_artifact, sha256_of_artifact
 from mask2edge.benchmarks.progress import progress
-from mask2edge.benchmarks.results_table import append_rows, read_rows, recorded_command
+from mask2edge.benchmarks.results_table import append_rows, recorded_command, require_appendable
 from mask2edge.runtime.command_line import InputError, command, parse_size, positive_number, say
 from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.segmenter import TASKS, Segmenter
@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = read_merge_table(arguments.merge) if arguments.merge else None
     results = RESULTS if arguments.save else arguments.save_to
     if results:
-        read_rows(results, COLUMNS)  # a file of other columns is known before the images are counted
+        require_appendable(results, COLUMNS)
     with ExitStack() as stack:
         segmenter = stack.enter_context(
             open_artifact(
@@ -218,12 +218,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = open_data(arguments.data, split, kind, model.labels)
         if table is not None:
             data = merged(data, table)
+        # Now: the file may be built anew while its images are counted, and the figures are those of the old one.
+        opened = {
+            "sha256": sha256_of_artifact(arguments.artifact),
+            "bytes": bytes_of(arguments.artifact),
+            "calibration": calibration_of(arguments.artifact, segmenter.spec) or None,
+        }
         say(f"{arguments.artifact}: {model.name}, {segmenter.spec.precision}, on {len(data)} images of {data.split}")
         found = evaluate(segmenter, data, tasks, arguments.limit, arguments.boundary)
     about = {
         "images": images_counted(data, arguments.limit),
         "artifact": str(arguments.artifact),
-        "sha256": sha256_of_artifact(arguments.artifact),
+        **opened,
         "data": str(arguments.data),
         "split": data.split,
         "images_in_split": len(data),

@@ -21,7 +21,7 @@ METRICS = ("mIoU", "AP", "AP50", "boundary_AP", "PQ", "SQ", "RQ", "PQ_things", "
 COLUMNS = (
     "date", "commit", "machine", "cpu", "versions", "artifact", "backbone", "precision", "backend", "ops", "size",
     "sha256", "checkpoint_sha256", "bytes", "task", "data", "split", "images", "images_in_split", "detections",
-    *METRICS, "command",
+    *METRICS, "command", "calibration",
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def accuracy_row(result: dict[str, Any], spec: EngineSpec, artifact: Path, comma
         "size": size_of(spec.profile),
         "sha256": result["sha256"],
         "checkpoint_sha256": spec.checkpoint_sha256 or "",
-        "bytes": bytes_of(artifact),
+        "bytes": result["bytes"],
         "task": result["task"],
         "data": Path(result["data"]).resolve().name,
         "split": result["split"],
@@ -50,6 +50,7 @@ def accuracy_row(result: dict[str, Any], spec: EngineSpec, artifact: Path, comma
         "images_in_split": result["images_in_split"],
         "detections": result.get("detections", ""),
         "command": command,
+        "calibration": result["calibration"] or "",
     }
     figures = result["metrics"]
     return found | {name: f"{figures[name]:.6f}" if name in figures else "" for name in METRICS}

@@ -72,6 +72,19 @@ def sha256_of_artifact(path: Path) -> str:
     return sha256_of(path / SPEC_FILE if path.is_dir() else path)
 
 
+def calibration_of(path: Path, spec: EngineSpec) -> str:
+    """How the ranges of an int8 artifact were found, "percentile, 32 images"; "" of another precision, or where it does
+    not say.
+    """
+    if spec.precision != "int8" or spec.backend != "onnxruntime":
+        return spec.calibration or ""
+    from mask2edge.export.onnx_metadata import read_description
+
+    with contextlib.suppress(InputError):  # a file of others may run as well
+        return read_description(path / MODEL_FILE if path.is_dir() else path).calibration or ""
+    return ""
+
+
 def _with_detections(model: ModelSpec, detections: int | None) -> ModelSpec:
     if detections is None:
         return model

@@ -32,7 +32,15 @@ from mask2edge.benchmarks.peers.onnxruntime_stock import StockPeer
 from mask2edge.benchmarks.results_table import append_rows
 from mask2edge.benchmarks.timed_engine import noise
 from mask2edge.benchmarks.timing import interleave, summarize, timed
-from mask2edge.runtime.command_line import InputError, command, natural_number, parse_size, positive_number, say
+from mask2edge.runtime.command_line import (
+    InputError,
+    command,
+    natural_number,
+    parse_size,
+    positive_float,
+    positive_number,
+    say,
+)
 
 RESULTS = Path(__file__).resolve().parent / "results" / "peers.csv"
 COLUMNS = (
@@ -208,7 +216,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--runs", type=positive_number, metavar="N", help="timed runs of each")
     amount.add_argument(
-        "--seconds", type=float, default=120.0, metavar="S", help="of timed runs in all (default: %(default)s)"
+        "--seconds", type=positive_float, default=120.0, metavar="S", help="of timed runs in all (default: %(default)s)"
     )
     parser.add_argument(
         "--warmup", type=natural_number, default=2, metavar="N", help="runs before (default: %(default)s)"

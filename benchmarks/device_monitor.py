@@ -164,13 +164,15 @@ def _shown(name: str, value: Any) -> str:
     return f"{name} {' '.join(value) or 'never'}" if isinstance(value, list) else f"{name} {value}"
 
 
-def row(report: Mapping[str, Any] | None) -> dict[str, Any]:
-    """COLUMNS of a table of results, of the first source that has each; empty for what was not present."""
+def row(report: Mapping[str, Any] | None, alone: bool = True) -> dict[str, Any]:
+    """COLUMNS of a table of results, of the first source that has each; empty for what was not present. `alone`: no
+    other engine was open in the process, whose memory is in its peak.
+    """
     found: dict[str, Any] = dict.fromkeys(COLUMNS, "")
     for name in reversed(SOURCES if report else ()):
         source = (report or {})[name] or {}
         found |= {column: _cell(source[key], kind) for column, (key, kind) in FIGURES.items() if key in source}
-    return found
+    return found if alone else found | {"memory_peak_mb": ""}
 
 
 def _cell(value: Any, kind: str) -> Any:

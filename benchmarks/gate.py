@@ -58,7 +58,12 @@ def _rows_of_json(text: str, path: Path) -> list[dict[str, str]]:
         data = json.loads(text)
     except ValueError as error:
         raise InputError(f"{path}: expected JSON, got {error}") from error
-    rows = data if isinstance(data, list) else list(_rows_of_object(data))
+    try:
+        rows = data if isinstance(data, list) else list(_rows_of_object(data))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: expected rows, or what a benchmark prints with --json, got an object of another form ({error!r})"
+        ) from error
     if not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path}: expected an object for each row, got something else")
     return [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
@@ -76,9 +81,16 @@ def _rows_of_object(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
         from mask2edge.benchmarks import compare_peers
 
         yield from compare_peers.rows(data)
-    elif "engine" in data or "engines" in data:
-        for report in data.get("engines", [data]):  # latency.py
-            of = {name: report.get(name) for name in ("size", "batch", "ratio")}
+    elif "engine" in data or "engines" in data:  # latency.py
+        reports = data.get("engines", [data])
+        if any("scenario" in report for report in reports):
+            from mask2edge.benchmarks import loadgen_report
+
+            yield from loadgen_report.rows(data)
+            return
+        for report in reports:
+            of = {name: report.get(name) for name in ("size", "batch", "task", "ratio")}
+            of |= {"ratio_to_first": report.get("ratio_to_first", {}).get("total")}
             yield of | {"engine": Path(report["engine"]).name, "total_p50_ms": report["total_ms"]["p50"]}
     else:
         yield data

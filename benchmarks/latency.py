@@ -33,7 +33,7 @@ from mask2edge.benchmarks import latency_report, loadgen_report, loadgen_scenari
 from mask2edge.benchmarks.device_monitor import DeviceMonitor
 from mask2edge.benchmarks.loadgen_scenarios import Scenario, run_scenario, scenario_of
 from mask2edge.benchmarks.peers import onnxruntime_stock
-from mask2edge.benchmarks.results_table import append_rows, recorded_command
+from mask2edge.benchmarks.results_table import append_rows, recorded_command, require_appendable
 from mask2edge.benchmarks.sustained import course, sustain
 from mask2edge.benchmarks.timed_engine import TimedEngine, open_engines
 from mask2edge.benchmarks.timing import Run, interleave, summarize, warm_up
@@ -213,7 +213,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--runs", type=positive_number, metavar="N", help="timed runs of each contender")
     amount.add_argument(
-        "--seconds", type=float, default=20.0, metavar="S", help="of timed runs in all, at least (default: %(default)s)"
+        "--seconds",
+        type=_seconds,
+        default=20.0,
+        metavar="S",
+        help="of timed runs in all, at least (default: %(default)s)",
     )
     amount.add_argument(
         "--sustained",
@@ -260,10 +264,12 @@ def _seconds(text: str) -> float:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
-    result = measure(arguments)
     written = loadgen_report if arguments.scenario else latency_report
+    path = RESULTS / ("scenarios.csv" if arguments.scenario else "latency.csv")
     if arguments.save:
-        path = RESULTS / ("scenarios.csv" if arguments.scenario else "latency.csv")
+        require_appendable(path, written.COLUMNS)
+    result = measure(arguments)
+    if arguments.save:
         typed = recorded_command("benchmarks/latency.py", sys.argv[1:] if argv is None else argv)
         append_rows(path, written.COLUMNS, [row | {"command": typed} for row in written.rows(result)])
         say(f"appended to {path}")

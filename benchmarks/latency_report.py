@@ -22,6 +22,7 @@ COLUMNS = (
     "date", "commit", "machine", "cpu", "threads", "versions", "peer", "engine", "size", "batch", "runs",
     "network_p50_ms", "peer_p50_ms", "total_p50_ms", "ratio", "sha256", "mode", "network_p99_ms", "total_p99_ms",
     "drift", *device_monitor.COLUMNS, "preprocess_p50_ms", "postprocess_p50_ms", "backend", "command",
+    "calibration", "ratio_to_first", "cores", "task",
 )  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def description(engine: TimedEngine) -> dict[str, Any]:
     spec = engine.segmenter.spec
     report: dict[str, Any] = {"engine": str(engine.path), "sha256": engine.sha256, "batch": spec.profile.opt[0]}
     report |= {"size": engine.size, "precision": spec.precision, "backend": spec.backend, "ops": spec.ops}
-    return report | {"task": engine.task}
+    return report | {"calibration": engine.calibration or None, "task": engine.task}
 
 
 def engine_report(engine: TimedEngine, times: Sequence[dict[str, float]]) -> dict[str, Any]:
@@ -79,6 +80,7 @@ def origin(result: Mapping[str, Any]) -> dict[str, Any]:
         "cpu": described["cpu"],
         "threads": result["threads"] or "default",
         "versions": " ".join(f"{name}={version}" for name, version in described["versions"].items()),
+        "cores": described["cores"],
     }
 
 
@@ -104,10 +106,13 @@ def rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "network_p99_ms": report["network_ms"]["p99"],
             "total_p99_ms": report["total_ms"]["p99"],
             "drift": report.get("sustained", {}).get("ratio", ""),
-            **device_monitor.row(device),
+            **device_monitor.row(device, alone=len(reports) == 1),
             "preprocess_p50_ms": report["preprocess_ms"]["p50"],
             "postprocess_p50_ms": report["postprocess_ms"]["p50"],
             "backend": report["backend"],
+            "calibration": report["calibration"] or "",
+            "task": report["task"],
+            "ratio_to_first": report.get("ratio_to_first", {}).get("total", ""),  # of its run: the command names it
         }
 
 

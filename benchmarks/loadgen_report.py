@@ -15,13 +15,14 @@ from mask2edge.benchmarks.latency_report import origin, short_name
 COLUMNS = (
     "date", "commit", "machine", "cpu", "threads", "versions", "engine", "sha256", "size", "scenario", "measures",
     "verdict", "result", "latency_p50_ms", "latency_p99_ms", "queries", "samples", "settings", "loadgen",
-    *device_monitor.COLUMNS, "command",
+    *device_monitor.COLUMNS, "command", "calibration", "cores", "task",
 )  # fmt: skip
 
 
 def rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One for each engine, but for the command. `result` and `settings` are JSON, as their names are the scenario's."""
-    for report in result.get("engines", [result]):
+    reports = result.get("engines", [result])
+    for report in reports:
         latency = report["latency_ms"] or {}
         yield origin(result) | {
             "engine": short_name(report),
@@ -37,7 +38,9 @@ def rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "samples": report["samples"],
             "settings": json.dumps(report["settings"]),
             "loadgen": report["loadgen"],
-            **device_monitor.row(report["device"]),
+            **device_monitor.row(report["device"], alone=len(reports) == 1),
+            "calibration": report["calibration"] or "",
+            "task": report["task"],
         }
 
 

@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "precision_islands.csv"
 COLUMNS = (
     "date", "commit", "versions", "model", "ops", "images", "precision", "group", "kept", "where", "error_fp32",
-    "error_half", "ratio",
+    "error_half", "ratio", "machine", "cpu",
 )  # fmt: skip
 BACKBONE_IN_FULL = {"backbone.*": "fp32"}
 HALVES = ("fp16", "bf16")
@@ -196,10 +196,13 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def _record(model: Path, images: int, rows: Sequence[Row]) -> None:
-    versions = machine.package_versions()
+    here = machine.describe()
+    versions = here["versions"]
     described: dict[str, Any] = {
         "date": machine.today(),
         "commit": machine.commit(),
+        "machine": here["machine"],
+        "cpu": here["cpu"],
         "versions": "; ".join(
             f"{name} {versions[name]}" for name in ("onnxruntime", "onnx", "numpy") if name in versions
         ),

@@ -76,16 +76,20 @@ KINDS: Mapping[str, Kind] = {
         Kind(
             "accuracy", "Accuracy of artifacts on labelled images", ("artifact", "task", "split"),
             _METRICS | {"bytes": _falls()},
-            not_key=("machine", "cpu"),  # masks are the same on every machine, but for rounding
+            # Masks are the same on every machine, but for rounding; older rows do not say how int8 was calibrated.
+            not_key=("machine", "cpu", "calibration"),
         ),
         Kind(
-            "latency", "Time of engines", ("engine", "total_p50_ms", "batch"), {"ratio": _falls()},
+            "latency", "Time of engines", ("engine", "total_p50_ms", "batch"),
+            {"ratio": _falls(), "ratio_to_first": _falls()},
             others=("drift", "cpu_share", "power_w", "temperature_max_c", "gpu_clock_min_mhz"),
+            not_key=("calibration", "cores"),  # older rows say neither
         ),
         Kind(
             "scenarios", "Engines by MLPerf LoadGen", ("scenario", "measures"), {},
             others=("verdict", "result", "queries", "samples", "settings", "loadgen", "cpu_share", "power_w",
                     "temperature_max_c", "gpu_clock_min_mhz"),
+            not_key=("calibration", "cores"),  # older rows say neither
         ),
         Kind(
             "peers", "The network in every CPU runtime, in turns", ("contender", "ratio_of_fastest"),
@@ -122,7 +126,7 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind(
             "precision_islands", "What each fp32 island is worth", ("error_half", "kept"), {},
-            others=("error_fp32", "error_half", "ratio"),
+            others=("error_fp32", "error_half", "ratio"), not_key=("machine", "cpu"),  # older rows name none
         ),
         Kind(
             "overfit", "COCO images learned by heart", ("digest", "segments", "classes"),
@@ -135,7 +139,7 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind(
             "gate-base", "Figures of the shipped models that no clock is in", ("label_agreement", "multiply_adds"),
-            {"label_agreement": Figure("higher", 0.002), "multiply_adds": _falls(0.0), "nodes": _falls(),
+            {"label_agreement": Figure("higher", 0.002), "multiply_adds": _falls(0.0), "nodes": _falls(0.0),
              "bytes": _falls()},
             not_key=("machine", "cpu"),  # nothing is timed: .ci/run holds another CPU's figures against these
         ),

@@ -16,6 +16,7 @@ import fcntl
 import io
 import os
 import shlex
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,21 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
             before = _text(columns, read_rows(path, columns), header=True).encode()
         with whole_file(path.resolve()) as temporary:  # a link stays one
             temporary.write_bytes(before + added)
+
+
+def require_appendable(path: Path, columns: Sequence[str]) -> None:
+    """Before anything is measured, whose figures would be lost: raises InputError where append_rows could not add rows
+    of these columns.
+    """
+    read_rows(path, columns)
+    folder = next(parent for parent in path.resolve().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a file in a folder that can be written, got {error.strerror}; choose another"
+        ) from error
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mask2edge.benchmarks.artifact import sha256_of_artifact
+from mask2edge.benchmarks.artifact import calibration_of, sha256_of_artifact
 from mask2edge.runtime.segmenter import Segmenter
 
 STEPS = ("preprocess", "network", "postprocess", "total")
@@ -33,6 +33,7 @@ class TimedEngine:
     segmenter: Segmenter
     images: Sequence[np.ndarray]
     task: str
+    calibration: str  # of int8, how its ranges were found
     _turn: Iterator[np.ndarray] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -86,7 +87,8 @@ def open_engines(
         name = f"{path} ({before + 1})" if before else str(path)
         pictures = images or [noise(height, width)]
         digest = sha256_of_artifact(path)  # of what was just opened: load() checked every file against spec.json
-        engines.append(TimedEngine(path, name, digest, segmenter, pictures, segmenter.check_task(task)))
+        calibration = calibration_of(path, segmenter.spec)
+        engines.append(TimedEngine(path, name, digest, segmenter, pictures, segmenter.check_task(task), calibration))
     return engines
 
 

@@ -34,6 +34,7 @@ class Description:
     ops: str  # "custom" or "standard"
     precision: str  # of the stored weights: "fp32" or "fp16"
     checkpoint_sha256: str | None
+    calibration: str | None = None  # of int8, how the ranges were found: "percentile, 32 images"
 
     def to_metadata(self) -> dict[str, str]:
         sizes = {"min": self.profile.min, "opt": self.profile.opt, "max": self.profile.max}
@@ -46,6 +47,8 @@ class Description:
         }
         if self.checkpoint_sha256:
             entries["mask2edge.checkpoint_sha256"] = self.checkpoint_sha256
+        if self.calibration:
+            entries["mask2edge.calibration"] = self.calibration
         return entries
 
     @classmethod
@@ -66,6 +69,7 @@ class Description:
                 ops=entries["mask2edge.ops"],
                 precision=entries["mask2edge.precision"],
                 checkpoint_sha256=entries.get("mask2edge.checkpoint_sha256"),
+                calibration=entries.get("mask2edge.calibration"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{where}: its description is damaged ({error}); export the model again") from error

@@ -78,6 +78,7 @@ def build_tensorrt_engine(
             sm=device.sm,
             plugin_sha256=sha256_of(library) if library else None,
             version_compatible=options.version_compatible,
+            calibration=description.calibration,
         )
         spec.save(folder)
         _try_out(folder, spec, out)

@@ -199,10 +199,14 @@ class EngineSpec:
     sm: int | None = None  # compute capability of a TensorRT engine
     plugin_sha256: str | None = None  # of the plugin library that a TensorRT engine was built with
     version_compatible: bool = False  # a newer TensorRT runs it too, given the lean runtime of `backend_version`
+    calibration: str | None = None  # of an int8 TensorRT engine; a model.onnx says it itself
     schema: int = SCHEMA
 
     def save(self, folder: Path) -> None:
-        (folder / SPEC_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+        fields = dataclasses.asdict(self)
+        if self.calibration is None:  # then the file's checksum is what it was before there was the field
+            del fields["calibration"]
+        (folder / SPEC_FILE).write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> EngineSpec:
@@ -254,6 +258,7 @@ class EngineSpec:
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "backend": str,
     "backend_version": str,
+    "calibration": (str, type(None)),
     "checkpoint_sha256": (str, type(None)),
     "files": dict,
     "op_library_version": int,

@@ -23,7 +23,7 @@ from mask2edge.benchmarks.reporting.blocks import (
     figure,
 )
 from mask2edge.benchmarks.reporting.charts import Point, scatter
-from mask2edge.benchmarks.reporting.machines import conditions, machine_table
+from mask2edge.benchmarks.reporting.machines import conditions, machine_table, short_cpu
 from mask2edge.benchmarks.reporting.matrix import (
     APART,
     WHOLE,
@@ -33,8 +33,8 @@ from mask2edge.benchmarks.reporting.matrix import (
     figures_of,
     not_run,
 )
-from mask2edge.benchmarks.reporting.measured import breakdown, peer_tables, ratio_tables
-from mask2edge.benchmarks.reporting.rows import PUBLISHED, Row, counted_images, is_of_part
+from mask2edge.benchmarks.reporting.measured import breakdown, peer_tables, ratio_tables, scenario_table
+from mask2edge.benchmarks.reporting.rows import PUBLISHED, Row, counted_detections, counted_images, is_of_part
 from mask2edge.export.backends import HALF_STORAGE, PRECISIONS
 from mask2edge.train.evaluation.task_evaluation import HEADLINE
 
@@ -61,6 +61,7 @@ def build_report(results: Results, root: Path) -> Report:
         Section("plot", "Accuracy against latency", list(_plots(entries, results))),
         Section("peers", "Beside the peers, measured here", list(peer_tables(results))),
         Section("stages", "Where the time goes", list(breakdown(results))),
+        Section("load", "Under load, by MLPerf LoadGen", list(scenario_table(results))),
         Section("ratios", "Other measurements", list(ratio_tables(results))),
         Section("examples", "Examples", list(_examples(root))),
         Section("published", "The peers' published figures: not measured here", list(_published(results))),
@@ -115,7 +116,7 @@ def _state(state: str, signs: Mapping[str, str]) -> Cell:
 
 
 def _matrix_row(entry: Entry) -> list[Cell]:
-    accuracy = [part for row in entry.accuracy for part in _accuracy(row)]
+    accuracy = [part for row in entry.accuracy for part in _accuracy(row, entry.latency)]
     why = entry.weights or "not measured"
     size = entry.bytes
     names = [Part(entry.artifact or "–")]
@@ -128,7 +129,7 @@ def _matrix_row(entry: Entry) -> list[Cell]:
     return [
         cell(entry.backbone or "not recorded"),
         Cell(tuple(map(Part, filter(None, (entry.size or "–", _timed_at(entry)))))),
-        cell(entry.precision),
+        Cell(tuple(map(Part, filter(None, (entry.precision, entry.calibration))))),
         cell(f"{entry.backend or 'not recorded'}{f', {entry.ops} ops' if entry.ops else ''}"),
         Cell(tuple(accuracy)) if accuracy else cell(why),
         figure(entry.network_ms, ".1f", entry.latency),
@@ -144,11 +145,13 @@ def _timed_at(entry: Entry) -> str:
     return f"timed at {entry.timed_size}" if entry.timed_size not in ("", entry.size) else ""
 
 
-def _accuracy(row: Row) -> Iterator[Part]:
-    """The task's figures, and of what."""
+def _accuracy(row: Row, latency: Row | None) -> Iterator[Part]:
+    """The task's figures, and of what; the CPU where the time is another's: int8 is not the same on every one."""
     for name, value in figures_of(row):
         yield Part(f"{name.replace('_', ' ')} {value:.4f}", row)
-    yield Part(f"{row.get('data')} {row.get('split')}, {counted_images(row)}")
+    elsewhere = latency is not None and row.get("cpu") != latency.get("cpu")
+    parts = [f"{row.get('data')} {row.get('split')}", counted_images(row), counted_detections(row)]
+    yield Part(", ".join(filter(None, [*parts, elsewhere and f"on {short_cpu(row)}"])))
 
 
 def _plots(entries: Sequence[Entry], results: Results) -> Iterator[Prose | Chart]:
@@ -187,8 +190,10 @@ def _own_panels(entries: Sequence[Entry]) -> dict[tuple[str, str, str], list[Poi
                 where = conditions(entry.latency)
                 series = f"{entry.backbone or entry.artifact} {entry.timed_size or entry.size} {entry.backend}"
                 point = Point(entry.total_ms, value, entry.precision, series, entry.latency.anchor)
-                # Figures of a part of a split are not those of the whole, and have a plot of their own.
-                data = f"{row.get('data')} {row.get('split')}{f', {counted_images(row)}' if is_of_part(row) else ''}"
+                # Figures of a part of a split are not those of the whole, nor are those of other numbers of detections,
+                # and have a plot of their own.
+                part = is_of_part(row) and counted_images(row)
+                data = ", ".join(filter(None, (f"{row.get('data')} {row.get('split')}", part, counted_detections(row))))
                 panels.setdefault((metric, data, where), []).append(point)
     return panels
 

@@ -46,10 +46,11 @@ def short_cpu(row: Row) -> str:
 
 
 def conditions(row: Row) -> str:
-    """CPU and threads; batch and mode, where they are not one image after the other."""
-    threads, batch, mode = (row.get(name) for name in ("threads", "batch", "mode"))
-    parts = [short_cpu(row), threads and f"{threads} threads", batch not in ("", "1") and f"batch {batch}"]
-    return ", ".join(filter(None, (*parts, mode != "in turns" and mode)))
+    """CPU and threads; batch and mode, where they are not one image after the other; the task whose masks were made."""
+    threads, batch, mode, cores, task = (row.get(name) for name in ("threads", "batch", "mode", "cores", "task"))
+    count = f"{threads} threads{f' of {cores} cores' if threads == 'default' and cores else ''}"
+    parts = [short_cpu(row), threads and count, batch not in ("", "1") and f"batch {batch}"]
+    return ", ".join(filter(None, (*parts, mode != "in turns" and mode, task)))
 
 
 def _values(rows: Sequence[Row], column: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mask2edge.benchmarks.accuracy_rows import METRICS
+from mask2edge.benchmarks.loadgen_scenarios import SCENARIOS
 from mask2edge.benchmarks.reporting.rows import Row, is_of_part, newest
 from mask2edge.export.backends import PRECISIONS
 from mask2edge.runtime.segmenter import TASKS
@@ -48,6 +49,7 @@ class Entry:
     total_ms: float | None = None
     memory_mb: float | None = None
     weights: str = ""  # what is to be known of them
+    calibration: str = ""  # of int8, how its ranges were found; "" where no row says
 
     @property
     def bytes(self) -> tuple[float, Row] | None:
@@ -104,8 +106,8 @@ def entries_of(results: Mapping[str, Sequence[Row]]) -> list[Entry]:
 
 def _entry(sha256: str, accuracy: Sequence[Row], latency: Row | None) -> Entry:
     about = accuracy[0] if accuracy else None
-    # latency.csv has the engine's precision and operators behind its name.
-    name, precision, ops = (*(latency.get("engine") if latency else "").split(" "), "", "", "")[:3]
+    # latency.csv has the engine's precision and operators behind its name, in which there may be blanks.
+    name, precision, ops = (*(latency.get("engine") if latency else "").rsplit(" ", 2), "", "")[:3]
     return Entry(
         artifact=about.get("artifact") if about else name,
         backbone=about.get("backbone") if about else latency.get("backbone") if latency else "",
@@ -119,6 +121,7 @@ def _entry(sha256: str, accuracy: Sequence[Row], latency: Row | None) -> Entry:
         network_ms=latency.number("network_p50_ms") if latency else None,
         total_ms=latency.number("total_p50_ms") if latency else None,
         memory_mb=latency.number("memory_peak_mb") if latency else None,
+        calibration=next(filter(None, (row.get("calibration") for row in (*accuracy, latency) if row)), ""),
     )
 
 
@@ -193,6 +196,12 @@ def not_run(results: Mapping[str, Sequence[Row]], entries: Sequence[Entry]) -> l
     for task in TASKS:
         if task not in measured:
             sentences.append(f"No artifact's accuracy in the task {task} ({HEADLINE[task]}).")
+    if not any(row.get("boundary_AP") for row in results.get("accuracy", ())):
+        sentences.append("No artifact's boundary AP (`accuracy.py --boundary`).")
+    under_load = {row.get("scenario") for row in results.get("scenarios", ())}
+    idle = [name for name in SCENARIOS if name not in under_load]
+    if idle:
+        sentences.append(f"No engine in MLPerf's scenarios {', '.join(idle)} (`latency.py ENGINE --scenario NAME`).")
     if not {row.get("machine") for rows in results.values() for row in rows} - {"x86_64", ""}:
         sentences.append("Nothing on a machine of another kind than x86_64: no aarch64 board has a row.")
     return sentences

@@ -5,13 +5,15 @@ list(peer_tables(results)), list(breakdown(results)), list(ratio_tables(results)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mask2edge.benchmarks.reporting.blocks import Cell, Prose, Table, cell, figure
+from mask2edge.benchmarks.reporting.blocks import Cell, Part, Prose, Table, cell, figure
 from mask2edge.benchmarks.reporting.machines import conditions, short_cpu
 from mask2edge.benchmarks.reporting.matrix import OURS
 from mask2edge.benchmarks.reporting.rows import Row, newest
+from mask2edge.runtime.command_line import InputError
 
 Results = Mapping[str, list[Row]]
 STAGES = ("network", "preprocessing", "post-processing", "before and after the network")  # by colour
@@ -60,9 +62,20 @@ RATIOS = {
         ("what", "case", "reference"), {"memory_ratio": "Memory", "ratio": "Time", "peak_mb": "Ours MB",
                                         "reference_peak_mb": "Reference MB"},
     ),
-    "scenarios": RatioTable(
-        "Engines by MLPerf LoadGen.",
-        ("engine", "scenario"), {"latency_p50_ms": "p50 ms", "latency_p99_ms": "p99 ms"},
+    "int8_sensitivity": RatioTable(
+        "What each part of the network costs where it alone is int8, and what it gains: pixels that get another label, "
+        "mIoU beside float32's, time over float32's of the network that stands last.",
+        ("model", "int8", "calibration", "timed"),
+        {"labels_changed": "Labels changed", "mIoU_int8": "mIoU", "mIoU_fp32": "in fp32", "time_ratio": "Time"},
+    ),
+    "precision_islands": RatioTable(
+        "What each fp32 island of a typed graph is worth: the error with the group in half over that with it in fp32, "
+        "where it is largest.",
+        ("model", "ops", "precision", "group", "where"), {"ratio": "Error in half over fp32"},
+    ),
+    "overfit": RatioTable(
+        "Images learned by heart: that everything agrees, not how good a model is.",
+        ("config", "data", "size"), {"PQ": "PQ", "SQ": "SQ", "RQ": "RQ"},
     ),
     "gate-base": RatioTable(
         "Figures of the shipped model that CI holds later commits to: labels as the checkpoint on PyTorch, and counts.",
@@ -137,6 +150,40 @@ def _stages(row: Row, most: float) -> list[Cell]:
     return [cell(row.get("engine")), cell(row.get("size")), cell(where), figure(total, ".1f", row, bars), *parts]
 
 
+def scenario_table(results: Results) -> Iterator[Table]:
+    """What LoadGen judged each run by, and its verdict. Raises InputError for a result that is no JSON object."""
+    rows = newest(results.get("scenarios", ()))
+    if rows:
+        yield Table(
+            "MLPerf LoadGen asked, measured and judged. INVALID: the run was too short, or too much came late, and its "
+            "figures prove little.",
+            ("Engine", "Scenario", "Measures", "Verdict", "Result", "p50 ms", "p99 ms", "On"),
+            [
+                [
+                    cell(row.get("engine")),
+                    cell(row.get("scenario")),
+                    cell(row.get("measures")),
+                    cell(row.get("verdict")),
+                    Cell(tuple(_loadgen_figures(row)) or cell().parts),
+                    figure(row.number("latency_p50_ms"), ".1f", row),
+                    figure(row.number("latency_p99_ms"), ".1f", row),
+                    cell(conditions(row)),
+                ]
+                for row in rows
+            ],
+        )
+
+
+def _loadgen_figures(row: Row) -> Iterator[Part]:
+    try:
+        found = json.loads(row.get("result") or "{}").items()
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{row.place}: result: expected a JSON object, got {row.get('result')!r:.60}") from error
+    for name, value in found:
+        if value is not None:
+            yield Part(f"{name.replace('_', ' ')} {value:g}", row)
+
+
 def ratio_tables(results: Results) -> Iterator[Table | Prose]:
     if any(results.get(name) for name in RATIOS):
         yield Prose("Bars reach to the largest figure of their table.")
@@ -145,6 +192,8 @@ def ratio_tables(results: Results) -> Iterator[Table | Prose]:
         if not rows:
             continue
         columns = [column for column in shown.figures if any(row.get(column) for row in rows)]
+        if not columns:
+            continue
         most = max((row.number(columns[0]) or 0.0 for row in rows), default=1.0) or 1.0
         yield Table(
             f"{name}.csv. {shown.caption}",

@@ -53,6 +53,11 @@ def counted_images(row: Row) -> str:
     return f"the first {images} of {whole} images" if is_of_part(row) else f"{images} images"
 
 
+def counted_detections(row: Row) -> str:
+    """Of an accuracy row of instances: the most that count of an image, where COCO's AP has 100."""
+    return f"{row.get('detections')} detections" if row.get("detections") else ""
+
+
 def is_of_part(row: Row) -> bool:
     """Whether an accuracy is of some images of its split alone."""
     return row.get("images_in_split") not in ("", row.get("images"))

@@ -1,16 +1,19 @@
 """accuracy.py --save-to: a row says which file was measured on what, and holds no path of this machine."""
 
 import csv
+import dataclasses
 import errno
 import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
-from mask2edge.benchmarks import accuracy, accuracy_rows
-from mask2edge.benchmarks.accuracy_rows import COLUMNS, METRICS, backbone_of, size_of
+from mask2edge.benchmarks import accuracy, accuracy_rows, latency, timing
+from mask2edge.benchmarks.accuracy_rows import COLUMNS, METRICS, backbone_of, bytes_of, size_of
 from mask2edge.benchmarks.results_table import ROOT, read_rows, recorded_command
+from mask2edge.export.onnx_metadata import Description
 from mask2edge.runtime.command_line import sha256_of
 from mask2edge.runtime.segmenter import Segmenter
 from mask2edge.runtime.spec import EngineSpec, ModelSpec, Postprocessing, Preprocessing, Profile
@@ -57,6 +60,36 @@ def test_rows_are_appended_and_other_columns_refused_before_anything_is_measured
     monkeypatch.setattr(accuracy, "evaluate", lambda *_: pytest.fail("measured"))
     assert accuracy.main(arguments) == 2
     assert "expected the columns date, commit" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_known_before_anything_is_measured(
+    color_engine, color_data, stripes, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(accuracy, "evaluate", lambda *_: pytest.fail("measured"))
+    arguments = [str(color_engine()), "--task", "semantic", "--data", str(color_data({"val": [(stripes, stripes)]}))]
+    assert accuracy.main([*arguments, "--save-to", str(tmp_path / "file/t.csv")]) == 2
+    assert "file/t.csv: expected a file in a folder that can be written, got Not a directory" in capsys.readouterr().err
+
+
+def test_an_engine_that_is_built_anew_meanwhile_does_not_lend_its_checksum(
+    color_engine, color_data, stripes, tmp_path, monkeypatch
+):
+    engine, other = color_engine(), color_engine("other", size=(64, 128))
+    opened = sha256_of(engine / "spec.json"), bytes_of(engine)
+    evaluate = accuracy.evaluate
+
+    def replaced(*arguments):
+        found = evaluate(*arguments)
+        for file in other.iterdir():
+            file.rename(engine / file.name)
+        return found
+
+    monkeypatch.setattr(accuracy, "evaluate", replaced)
+    flags = ["--task", "semantic", "--data", str(color_data({"val": [(stripes, stripes)]}))]
+    assert accuracy.main([str(engine), *flags, "--save-to", str(tmp_path / "t.csv")]) == 0
+    (row,) = rows_of(tmp_path / "t.csv")
+    assert (row["sha256"], int(row["bytes"])) == opened != (sha256_of(engine / "spec.json"), bytes_of(engine))
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
@@ -132,9 +165,31 @@ def test_a_command_keeps_no_path_of_this_machine(argument, kept):
     assert recorded_command("benchmarks/accuracy.py", [argument]) == f"python benchmarks/accuracy.py {kept}"
 
 
-def test_an_engine_keeps_its_checkpoint(color_engine, color_data, stripes, tmp_path):
-    import dataclasses
+@pytest.mark.parametrize(("origin", "expected"), [("percentile, 32 images", "percentile, 32 images"), (None, "")])
+def test_rows_of_an_int8_engine_say_how_it_was_calibrated(
+    origin, expected, color_engine, color_data, stripes, tmp_path, monkeypatch
+):
+    """What its model.onnx says; a file of others may say nothing, and is measured as well."""
+    engine, data = color_engine(), color_data({"val": [(stripes, stripes)]})
+    spec = EngineSpec.load(engine)
+    if origin:
+        network = onnx.load(engine / "model.onnx")
+        about = Description(spec.model, spec.profile, "standard", "int8", None, origin)
+        onnx.helper.set_model_props(network, about.to_metadata())
+        onnx.save(network, engine / "model.onnx")
+    files = {"model.onnx": sha256_of(engine / "model.onnx")}
+    dataclasses.replace(spec, precision="int8", files=files).save(engine)
+    monkeypatch.setattr(latency, "RESULTS", tmp_path)
+    monkeypatch.setattr(timing, "PAUSE_SECONDS", 0.0)
+    table = ["--save-to", str(tmp_path / "accuracy.csv")]
+    assert accuracy.main([str(engine), "--task", "semantic", "--data", str(data), *table]) == 0
+    assert latency.main([str(engine), "--runs", "1", "--save"]) == 0
+    for name in ("accuracy", "latency"):
+        (row,) = rows_of(tmp_path / f"{name}.csv")
+        assert row["calibration"] == expected
 
+
+def test_an_engine_keeps_its_checkpoint(color_engine, color_data, stripes, tmp_path):
     engine, data = color_engine(), color_data({"val": [(stripes, stripes)]})
     dataclasses.replace(EngineSpec.load(engine), checkpoint_sha256="c" * 64).save(engine)
     assert (

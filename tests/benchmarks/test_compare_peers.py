@@ -172,7 +172,10 @@ def test_bad_input_is_one_line_and_exit_2(arguments, message, tmp_path, monkeypa
     assert re.search(message, err), err
 
 
-@pytest.mark.parametrize("arguments", [["--runs", "0"], ["--runs", "2", "--seconds", "1"], ["--backbone", "vgg"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--runs", "0"], ["--runs", "2", "--seconds", "1"], ["--seconds", "nan"], ["--backbone", "vgg"]],
+)
 def test_argparse_refuses(arguments):
     with pytest.raises(SystemExit) as exit_:
         compare_peers.main(arguments)

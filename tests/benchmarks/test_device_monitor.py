@@ -52,6 +52,7 @@ def test_a_row_has_each_column_of_the_first_source_that_knows_it():
     assert row(report) == {
         "cpu_share": 0.2, "memory_peak_mb": 123.4, "power_w": 2.0, "temperature_max_c": 3.0, "gpu_clock_min_mhz": 1.0,
     }  # fmt: skip
+    assert row(report, alone=False) == row(report) | {"memory_peak_mb": ""}
     assert row(None) == dict.fromkeys(COLUMNS, "")
 
 

@@ -82,6 +82,16 @@ def test_the_file_of_the_shipped_models_is_bounded_in_what_it_says_of_them():
     assert all(0.5 < float(row["mIoU"]) < 1 for row in read(RESULTS / "gate-accuracy.csv"))
 
 
+@pytest.mark.parametrize("column", ["nodes", "multiply_adds"])
+def test_one_more_of_what_is_counted_fails(column, tmp_path, capsys):
+    """A fusion that is lost in one place alone is less than any share of the graph that could be called noise."""
+    rows = read(RESULTS / "gate-base.csv")
+    mutant = [row | {column: str(int(row[column]) + (n == 1))} for n, row in enumerate(rows)]
+    code, out, _ = run(capsys, RESULTS / "gate-base.csv", write(tmp_path / "new.csv", mutant))
+    assert code == 1
+    assert out[0].startswith(f"WORSE    fp16: {column} {rows[1][column]} -> ")
+
+
 def test_the_figures_of_another_cpu_are_held_against_the_base(tmp_path, capsys):
     rows = read(RESULTS / "gate-base.csv")
     for change, expected in ((0.0, 0), (-0.1, 1)):
@@ -177,6 +187,12 @@ def latency_object(ratio):
     return {"engine": "a/b.engine", "size": "512x512", "batch": 1, "ratio": ratio, "total_ms": {"p50": 3.0}}
 
 
+def engines_object(ratio):
+    """Two in turns: the second has its ratio to the first."""
+    second = latency_object(None) | {"engine": "b.engine", "ratio_to_first": {"network": ratio, "total": ratio}}
+    return {"engines": [latency_object(None), second]}
+
+
 def accuracy_object(figure):
     of = {"artifact": "a/b.engine", "data": "../c", "task": "semantic", "split": "val", "images": 3}
     return of | {"metrics": {"mIoU": 1 - figure, "pixel_accuracy": 1 - figure / 2}, "per_class": {}}
@@ -191,7 +207,7 @@ def instances_object(figure):
 @pytest.mark.parametrize(
     "printed",
     [
-        peers_object, latency_object, accuracy_object, instances_object,
+        peers_object, latency_object, engines_object, accuracy_object, instances_object,
         lambda ratio: {"engines": [latency_object(ratio)]}, lambda ratio: {"rows": [peers(ratio=ratio)]},
         lambda ratio: [peers(ratio=ratio)],
     ],
@@ -204,6 +220,21 @@ def test_what_benchmarks_print_can_be_compared(printed, tmp_path, capsys):
     assert run(capsys, base, worse)[0] == 1
 
 
+def test_a_scenarios_output_is_a_result_without_bounds(tmp_path, capsys):
+    """LoadGen's figures are times, and belong to a machine."""
+    printed = {
+        "engine": "a/b.engine", "precision": "fp32", "ops": "custom", "sha256": "0", "size": "64x96",
+        "scenario": "Offline", "measures": "end-to-end", "verdict": "VALID", "result": {"samples_per_s": 9.0},
+        "latency_ms": None, "queries": 1, "samples": 3, "settings": {}, "loadgen": "6", "device": None,
+        "calibration": None, "threads": 2, "machine": {"machine": "x86_64", "cpu": "C", "cores": 8, "versions": {}},
+        "task": "semantic",
+    }  # fmt: skip
+    for name, rate in (("base.json", 9.0), ("new.json", 3.0)):
+        (tmp_path / name).write_text(json.dumps(printed | {"result": {"samples_per_s": rate}}))
+    code, out, err = run(capsys, tmp_path / "base.json", tmp_path / "new.json")
+    assert (code, out, err) == (0, ["1 rows compared: 0 worse, 0 missing, 0 new"], "")
+
+
 BAD = [
     ("nothing.csv", None, "nothing.csv: expected a result file, CSV or JSON"),
     ("empty.csv", "", "expected rows, got none"),
@@ -212,6 +243,10 @@ BAD = [
     ("short.csv", "contender,ratio,ratio_of_fastest\na,0.5\n", "line 2: expected 3 cells"),
     ("damaged.json", '{"rows": [', "expected JSON"),
     ("numbers.json", "[1, 2]", "expected an object for each row"),
+    ("engine.json", '{"engine": "a.engine"}', "or what a benchmark prints with --json, got an object of another form"),
+    ("rows.json", '{"rows": 3}', "got an object of another form"),
+    ("ratios.json", '{"ratios": {"a": 1}}', "got an object of another form"),
+    ("metrics.json", '{"metrics": {}}', "got an object of another form"),
     ("kernels.csv", "op,case,fused_p50_ms,ratio\na,b,1,2\n", "two files of the same benchmark, got peers and kernels"),
     ("few.csv", "contender,ratio,ratio_of_fastest\na,0.5,0.5\n", "NEW has no column 'machine'"),
 ]

@@ -25,7 +25,7 @@ def run(capsys, *arguments):
     return code, out, err
 
 
-def test_the_same_engine_twice_is_an_a_a_test(color_engine, capsys):
+def test_the_same_engine_twice_is_an_a_a_test(color_engine, tmp_path, monkeypatch, capsys):
     engine = color_engine()
     code, out, err = run(capsys, engine, engine, "--runs", 4, "--json")
     result = json.loads(out)
@@ -41,7 +41,13 @@ def test_the_same_engine_twice_is_an_a_a_test(color_engine, capsys):
     assert {step: twice[step] for step in ratios} == other["ratio_to_first"]
     assert twice["bound"] == 0.03
     assert twice["within"] == all(abs(ratio - 1) <= 0.03 for ratio in other["ratio_to_first"].values())
-    code, out, _ = run(capsys, engine, engine, "--runs", 2)
+    monkeypatch.setattr(latency, "RESULTS", tmp_path)
+    code, out, _ = run(capsys, engine, engine, "--runs", 2, "--save")
+    with (tmp_path / "latency.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert first["ratio_to_first"] == ""
+    medians = [float(row["total_p50_ms"]) for row in (first, second)]
+    assert float(second["ratio_to_first"]) == pytest.approx(medians[1] / medians[0], abs=1e-4)
     assert re.search(r"A/A, .*colors.engine against itself: network [\d.]+, total [\d.]+: (NOT )?within 3%", out)
 
 
@@ -124,6 +130,15 @@ def test_the_table_of_the_repository_can_grow(tmp_path, color_engine, monkeypatc
     assert all(new.startswith(old) for old, new in zip(before, after, strict=False))
 
 
+def test_a_table_of_other_columns_is_known_before_anything_is_timed(color_engine, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(latency, "RESULTS", tmp_path)
+    monkeypatch.setattr(latency, "open_engines", lambda *_: pytest.fail("opened"))
+    (tmp_path / "latency.csv").write_text("a,b\n1,2\n")
+    code, out, err = run(capsys, color_engine(), "--save")
+    assert (code, out) == (2, "")
+    assert "expected the columns date, commit" in err
+
+
 def test_cool_sleeps_before_each_run(color_engine, monkeypatch, capsys):
     slept = []
     monkeypatch.setattr(timing.time, "sleep", slept.append)
@@ -151,6 +166,12 @@ def test_sustained_is_each_engine_by_itself_with_its_course(color_engine, tmp_pa
     with (tmp_path / "latency.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["drift"]) for row in rows] == [each["sustained"]["ratio"] for each in result["engines"]]
+    assert all(row["cpu_share"] and row["memory_peak_mb"] == "" for row in rows)  # both engines are in the peak
+    assert [row["task"] for row in rows] == ["semantic", "semantic"]
+    assert all(int(row["cores"]) == result["machine"]["cores"] for row in rows)
+    assert run(capsys, engines[0], *options)[0] == 0
+    with (tmp_path / "latency.csv").open() as file:
+        assert float(list(csv.DictReader(file))[-1]["memory_peak_mb"]) > 10
     code, out, _ = run(capsys, *engines, "--sustained", "0.01")
     assert len(re.findall("sustained: first tenth", out)) == len(re.findall("process: cores", out)) == 2
 
@@ -203,6 +224,9 @@ def test_modes_that_exclude_each_other(arguments, message, color_engine, capsys)
         ["--sustained", "1", "--runs", "2"],
         ["--monitor", "often"],
         ["--cool", "nan"],
+        ["--seconds", "nan"],  # would never be over
+        ["--seconds", "inf"],
+        ["--seconds", "-1", "--scenario", "Offline"],
     ],
 )
 def test_argparse_refuses(arguments, color_engine, capsys):

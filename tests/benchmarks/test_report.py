@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mask2edge.benchmarks import report
+from mask2edge.benchmarks import loadgen_report, report
 from mask2edge.benchmarks.accuracy_rows import COLUMNS
 from mask2edge.benchmarks.reporting.commands import command_of
 from mask2edge.benchmarks.reporting.matrix import APART, PART, WHOLE, coverage, entries_of, not_run
@@ -22,6 +22,7 @@ LATENCY = (
     "network_p50_ms", "total_p50_ms", "preprocess_p50_ms", "postprocess_p50_ms", "memory_peak_mb", "sha256",
 )  # fmt: skip
 A, B = "a" * 64, "b" * 64
+NUMBER = r"\d+(\.\d+)?(e-\d+)?"
 
 
 class Page(HTMLParser):
@@ -130,7 +131,8 @@ def test_every_figure_of_the_tables_is_traced(shipped):
 
 def figures_in(cells):
     """The numbers of a row that a page may show: its cells, the file in megabytes, the time around the network."""
-    numbers = [float(cell) for cell in cells.values() if re.fullmatch(r"\d+(\.\d+)?(e-\d+)?", cell)]
+    result = json.loads(cells.get("result") or "{}").values()  # of LoadGen
+    numbers = [float(cell) for cell in map(str, (*cells.values(), *result)) if re.fullmatch(NUMBER, cell)]
     total, network = (float(cells.get(name) or 0) for name in ("total_p50_ms", "network_p50_ms"))
     return [*numbers, float(cells.get("bytes") or 0) / 1e6, total - network]
 
@@ -340,6 +342,80 @@ def test_a_time_of_another_input_size_says_so(results, tmp_path, capsys):
     assert text.count("timed at") == 1
 
 
+def test_int8_says_how_it_was_calibrated_beside_its_precision(results, tmp_path, capsys):
+    """And a newer row that says so takes the place of an older one of the same file that does not."""
+    older, newer = accuracy_row(precision="int8"), accuracy_row(precision="int8", calibration="percentile, 32 images")
+    folder = results([older, newer], [latency_row(precision="int8")])
+    (entry,) = entries_of(read_results(folder))
+    assert (entry.calibration, len(entry.accuracy)) == ("percentile, 32 images", 1)
+    text, _ = page_of(folder, tmp_path, capsys)
+    assert "<td>int8<br>percentile, 32 images</td>" in text
+
+
+def test_an_accuracy_says_of_how_many_detections_and_of_which_other_cpu_it_is(results, tmp_path, capsys):
+    instances = {"task": "instance", "mIoU": "", "AP": "0.500000"}
+    many, few = (accuracy_row(sha, **instances, detections=n) for sha, n in ((A, "300"), (B, "100")))
+    folder = results([many, few | {"cpu": "Intel(R) Xeon(R) CPU"}], [latency_row(A), latency_row(B, "int8")])
+    text, _ = page_of(folder, tmp_path, capsys)
+    assert "camvid val, 101 images, 300 detections</td>" in text
+    assert "camvid val, 101 images, 100 detections, on Intel Xeon</td>" in text
+    for count in (100, 300):  # two AP that are not to be compared
+        assert f"Measured here: AP on camvid val, {count} detections, AMD EPYC, 2 threads" in text
+
+
+def test_default_threads_are_of_so_many_cores(results, tmp_path, capsys):
+    folder = results([], [latency_row(threads="default")])
+    assert "AMD EPYC, default threads<" in page_of(folder, tmp_path, capsys)[0]
+    append_row(folder / "latency.csv", (*LATENCY, "cores"), latency_row(B, threads="default") | {"cores": "8"})
+    assert "AMD EPYC, default threads of 8 cores<" in page_of(folder, tmp_path, capsys)[0]
+
+
+def test_times_of_two_tasks_are_two_lines(results, tmp_path, capsys):
+    """Masks of instances take longer than a map of classes."""
+    folder = results([accuracy_row()])
+    for task, total in (("semantic", "75.25"), ("instance", "81.5")):
+        append_row(folder / "latency.csv", (*LATENCY, "task"), latency_row(total_p50_ms=total) | {"task": task})
+    found = entries_of(read_results(folder))
+    assert [(entry.total_ms, entry.latency.get("task")) for entry in found] == [(75.25, "semantic"), (81.5, "instance")]
+    text, _ = page_of(folder, tmp_path, capsys)
+    assert "AMD EPYC, 2 threads, instance<" in text
+
+
+def test_a_name_with_blanks_is_a_name(results):
+    (entry,) = entries_of(read_results(results([], [latency_row(engine="my first.engine int8 custom")])))
+    assert (entry.artifact, entry.precision, entry.ops) == ("my first.engine", "int8", "custom")
+
+
+def scenario_row(scenario, verdict, result, **changes):
+    row = dict.fromkeys(loadgen_report.COLUMNS, "") | {
+        "date": "2026-11-30", "cpu": "AMD EPYC", "threads": "2", "engine": "a.engine fp32 custom", "sha256": A,
+        "scenario": scenario, "measures": "end-to-end", "verdict": verdict, "result": json.dumps(result),
+        "command": f"python benchmarks/latency.py a.engine --scenario {scenario} --save",
+    }  # fmt: skip
+    return row | changes
+
+
+def test_scenarios_have_their_results_and_verdicts(results, tmp_path, capsys):
+    """Offline has no latency: its figure is in the result alone."""
+    folder = results([], [latency_row()])
+    append_row(
+        folder / "scenarios.csv", loadgen_report.COLUMNS, scenario_row("Offline", "VALID", {"samples_per_s": 12.345678})
+    )
+    text, _ = page_of(folder, tmp_path, capsys)
+    part = text.split('<section id="load">')[1].split("</section>")[0]
+    assert '<a class="figure" href="#scenarios-2" title="scenarios.csv:2">samples per s 12.3457</a>' in part
+    server = {"latency_p99_ms": 310.5, "late_queries": 7, "early": None}
+    append_row(
+        folder / "scenarios.csv", loadgen_report.COLUMNS, scenario_row("Server", "INVALID", server, latency_p50_ms="99")
+    )
+    text, _ = page_of(folder, tmp_path, capsys)
+    part = text.split('<section id="load">')[1].split("</section>")[0]
+    for shown in ("<td>INVALID</td>", "late queries 7<", "latency p99 ms 310.5<", ">99.0<"):
+        assert shown in part
+    assert "early" not in part
+    assert "No engine in MLPerf&#x27;s scenarios SingleStream, MultiStream (" in text
+
+
 def test_accuracies_of_one_file_at_two_sizes_are_two_lines(results):
     """A checkpoint that was letterboxed, and the same at the images' ratio."""
     rows = [accuracy_row(size="512x704"), accuracy_row(size="32x32-1024x1024", mIoU="0.730000")]
@@ -375,6 +451,8 @@ BAD = [
     ([], {}, "expected CSV files with rows, got none"),
     ([], {"peers": "contender,ratio\nmask2edge-fp32\n"}, "line 2: expected 2 cells"),
     ([], {"peers": "contender,ratio\nmask2edge-fp32,fast\n"}, "peers.csv:2: ratio: expected a number, got 'fast'"),
+    ([], {"scenarios": "scenario,result\nServer,fast\n"}, "scenarios.csv:2: result: expected a JSON object, got"),
+    ([], {"scenarios": "scenario,result\nServer,[1]\n"}, "scenarios.csv:2: result: expected a JSON object, got"),
 ]
 
 

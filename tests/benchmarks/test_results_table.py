@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mask2edge.benchmarks.results_table import append_row, append_rows, read_rows
+from mask2edge.benchmarks.results_table import append_row, append_rows, read_rows, require_appendable
 from mask2edge.runtime.command_line import InputError
 
 
@@ -64,6 +64,18 @@ def test_a_line_of_other_cells_is_refused(tmp_path):
         path.write_text(f"one,two\n5,6\n{line}\n")
         with pytest.raises(InputError, match="line 3: expected 2 cells; mend the line"):
             read_rows(path, ("one", "two"))
+
+
+def test_what_cannot_be_appended_to_is_known_beforehand_and_nothing_is_made(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("one,two\n1,2\n")
+    require_appendable(path, ("one", "two", "new"))
+    require_appendable(tmp_path / "new/folder/b.csv", ("one",))
+    with pytest.raises(InputError, match="expected the columns one, three"):
+        require_appendable(path, ("one", "three"))
+    with pytest.raises(InputError, match="expected a file in a folder that can be written, got Not a directory"):
+        require_appendable(path / "b.csv", ("one",))
+    assert [found.name for found in tmp_path.iterdir()] == ["a.csv"]
 
 
 def test_a_last_line_without_an_end_is_not_continued(tmp_path):

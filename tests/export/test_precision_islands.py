@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 from tiny_export import needs_library
 
-from mask2edge.benchmarks import precision_islands
+from mask2edge.benchmarks import machine, precision_islands
 from mask2edge.benchmarks.precision_islands import BACKBONE_IN_FULL, Meter, meter_of, pictures
 from mask2edge.export.constant_folding import fold_constants
 from mask2edge.export.dataflow import Dataflow
@@ -132,6 +132,7 @@ def test_the_command_writes_rows(tmp_path, monkeypatch, capsys):
     header, row = results.read_text().splitlines()
     assert header == ",".join(precision_islands.COLUMNS)
     assert "standard,1,bf16,class logits,True,class_logits" in row
+    assert row.endswith(f"{machine.describe()['machine']},{machine.cpu_model()}")
 
 
 def test_bad_input(tmp_path, capsys):

@@ -295,7 +295,7 @@ def test_what_the_file_says(calibration):
         entries = metadata_of(quantized(calibration("standard", FIXED), scheme))
         assert Description.from_metadata(entries, "it").precision == "int8"
         assert entries["mask2edge.arithmetic"] == f"int8 for {scheme.name}"
-        assert entries["mask2edge.calibration"] == "a test"
+        assert Description.from_metadata(entries, "it").calibration == "a test"
 
 
 def test_int8_is_no_source(calibration):

@@ -1,5 +1,6 @@
 """The TensorRT builder on a pretended GPU: what it asks for, in which order, and what an engine folder holds then."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tensorrt_doubles import disagreements
 from tiny_export import DYNAMIC, FIXED, tiny_spec
 from toy_graph import toy_graph
 
+from mask2edge.benchmarks.artifact import calibration_of
 from mask2edge.export.build_engine import main
 from mask2edge.export.build_progress import BuildProgress
 from mask2edge.export.half_storage import store_half
@@ -85,6 +87,17 @@ def test_an_engine(gpu, library, capsys):
     output = capsys.readouterr()
     assert "1 ours" in output.out
     assert "building for Pretend GPU with TensorRT 10.3.0" in output.err
+
+
+def test_an_int8_engine_says_how_it_was_calibrated_and_others_say_nothing(gpu):
+    gpu()
+    proto = toy_graph("custom", FIXED)
+    about = dataclasses.replace(described(proto), precision="int8", calibration="percentile, 8 images")
+    build_tensorrt_engine(proto, about, Path("x.engine"))
+    spec = EngineSpec.load(Path("x.engine"))
+    assert (spec.calibration, calibration_of(Path("x.engine"), spec)) == (about.calibration, about.calibration)
+    build_tensorrt_engine(proto, described(proto), Path("x.engine"))
+    assert "calibration" not in json.loads(Path("x.engine/spec.json").read_text())
 
 
 def test_the_order_of_the_calls(gpu):
