@@ -77,7 +77,7 @@ def test_every_bounded_figure_of_every_file_has_a_mutant_that_fails(name, tmp_pa
 def test_the_file_of_the_shipped_models_is_bounded_in_what_it_says_of_them():
     """Else the mutants above would prove nothing of it."""
     assert set(KINDS["gate-base"].figures) == {"label_agreement", "multiply_adds", "nodes", "bytes"}
-    assert all(float(row["label_agreement"]) > 0.99 for row in read(RESULTS / "gate-base.csv"))
+    assert all(float(row["label_agreement"]) > 0.98 for row in read(RESULTS / "gate-base.csv"))
     assert {row["precision"] for row in read(RESULTS / "gate-base.csv")} == {"fp32", "fp16", "int8"}
     assert all(0.5 < float(row["mIoU"]) < 1 for row in read(RESULTS / "gate-accuracy.csv"))
 
