@@ -1,4 +1,4 @@
-"""The table of fp32 islands, proven on the shipped model's weights and a photograph.
+"""The table of fp32 islands, proven on the shipped model's weights and photographs.
 
     pytest -k precision_islands              # and with -m slow: in bf16 as well
 
@@ -28,7 +28,7 @@ pytest.importorskip("sklearn", reason="the photographs are scikit-learn's: pip i
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 CUSTOM, STANDARD = MODELS / "street-lite.onnx", MODELS / "street-lite-standard.onnx"
-BORDER = 1.25  # error in half over that in float32, where it shows most: what is above it is an island
+BORDER = 1.2  # error in half over that in float32, where it shows most: what is above it is an island
 OF_GUIDED_QUERIES = {"windows", "proposals"}
 OF_OUR_OPERATORS = ("sampling offsets", "keys and values")  # standard operators have them elsewhere
 
@@ -64,7 +64,7 @@ def test_every_group_has_nodes_and_no_two_islands_share_one():
 @needs_library
 @pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_islands_earn_their_place_and_the_rest_costs_little(precision):
-    rows = meter_of(CUSTOM, pictures(None, 1)).rows(precision)
+    rows = meter_of(CUSTOM, pictures(None, 2)).rows(precision)
     assert {row.group for row in rows} == {group.name for group in (*ISLANDS, *LEFT_IN_HALF)} - {
         "sampling grid",
         *OF_GUIDED_QUERIES,
@@ -79,7 +79,7 @@ def test_islands_earn_their_place_and_the_rest_costs_little(precision):
 def test_the_sampling_grid_of_standard_operators(standard, precision):
     """Our operator makes coordinates in float32 inside; GridSample gets them from the graph."""
     full, half = in_half(standard, precision, "sampling grid")
-    assert half / full > 1.6
+    assert half / full > 1.5
 
 
 @pytest.fixture(scope="module")
