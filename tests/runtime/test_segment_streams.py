@@ -125,6 +125,29 @@ def test_tracks_keep_their_ids(make_engine, film, capfd):
     assert found == {(1, "ball"), (2, "sky")}
 
 
+def write_flicker(file: Path) -> Path:
+    """Eight frames that are alike, but for the fifth, in which the bar is away."""
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"FFV1"), 10.0, (96, 64))
+    for index in range(8):
+        writer.write(frame_of(5) if index != 4 else np.full((64, 96, 3), (255, 0, 0), np.uint8))
+    writer.release()
+    return file
+
+
+@pytest.mark.parametrize("task", ["panoptic", "semantic"])
+def test_what_fails_for_one_frame_is_smoothed(make_engine, capfd, tmp_path, task):
+    engine, film = make_engine(), write_flicker(tmp_path / "film.avi")
+    found = {}
+    for options in ((), ("--smooth",)):
+        code, stdout, _ = run(capfd, engine, film, "--ndjson", "--task", task, *options)
+        lines = [json.loads(line)["segments"] for line in stdout.splitlines()]
+        assert (code, len(lines)) == (0, 8)
+        found[options] = [{one["label"]: (one["id"], one["area"], one["box"]) for one in line} for line in lines]
+    plain, smooth = found.values()
+    assert ["ball" in line for line in plain] == [index != 4 for index in range(8)]
+    assert smooth == [plain[0]] * 8
+
+
 def test_a_list_on_stdin(make_engine, film, photo, capfd, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{photo}\n\n{film}\r\n"))
     code, stdout, _ = run(capfd, make_engine(), "-", "--ndjson", "--every", 6)
