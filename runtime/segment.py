@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
         raise InputError(f"--out: expected a folder or a name for one, got the file {arguments.out}")
     sources = find_sources(arguments.source, sys.stdin)
+    if video:
+        _refuse_overwriting(video.path, sources)
     has_video = any(isinstance(source, VideoSource) for source in sources)
     if arguments.json:
         _refuse_endless(sources)
@@ -204,6 +206,13 @@ def _refuse_endless(sources: Sequence[Source]) -> None:
                 f"{source.label}: expected a source that ends for --json, which prints one object at the end, got a "
                 "live one; use --ndjson, a line for each frame"
             )
+
+
+def _refuse_overwriting(file: Path, sources: Sequence[Source]) -> None:
+    for source in sources:
+        name = source.address if isinstance(source, VideoSource) else source
+        if file.exists() and os.path.exists(name) and file.samefile(name):
+            raise InputError(f"--video: expected another file than the sources, got {file}; choose another name")
 
 
 def _report(run: _Run, arguments: argparse.Namespace, task: str, out: Path | None, files: list[str]) -> None:
