@@ -19,8 +19,8 @@ from mask2edge.runtime.spec import Label
 
 def panoptic_png(result: Segmentation) -> np.ndarray:
     """Segment ids as colours, uint8 [H, W, 3] RGB; 0 is no segment (panopticapi's id2rgb)."""
-    ids = result.label_map
-    return np.stack([ids & 0xFF, ids >> 8 & 0xFF, ids >> 16 & 0xFF], axis=-1).astype(np.uint8)  # [H, W, 3]
+    ids = np.ascontiguousarray(result.label_map, "<i4")  # its bytes are the colours
+    return ids.view(np.uint8).reshape(*result.size, 4)[:, :, :3]  # [H, W, 3]
 
 
 def panoptic_annotation(result: Segmentation, image_id: int, file_name: str) -> dict[str, Any]:

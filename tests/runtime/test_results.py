@@ -47,6 +47,8 @@ def test_a_box_spares_work_and_changes_nothing(mask):
     if len(xs):
         box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
         np.testing.assert_array_equal(rle.encode(mask, box), rle.encode(mask))
+    else:
+        assert rle.encode(mask, (0, 0, 0, 0)).tolist() == rle.encode(mask).tolist() == [mask.size]
 
 
 def test_long_runs_and_plain_masks():
