@@ -167,6 +167,7 @@ def test_whole_is_a_file_with_all_rows(tmp_path):
         (["{none}", "{photos}"], "expected an engine folder with spec.json"),
         (["{changed}", "{photos}"], "sha256 differs"),
         (["{engine}", "{none}"], "expected a folder of images, got no such folder"),
+        (["{engine}", "{file}"], "expected a folder of images, got a file"),
         (["{engine}", "{empty}"], "expected images (jpg, jpeg"),
         (["{engine}", "{photos}", "--out", "{file}"], "--out: expected a folder, got a file"),
         (["{engine}", "{photos}", "--out", "{file}/below"], "cannot be made (Not a directory)"),
