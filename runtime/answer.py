@@ -22,6 +22,7 @@ from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.drawing import segment_color
 from mask2edge.runtime.segment_entries import entry
 from mask2edge.runtime.segmenter import Segmenter
+from mask2edge.runtime.tracking import Tracker
 
 JPEG_SIDE = 65_500  # the longest that the format has
 UNSURE = 0.5  # an overlay leaves out instances below: most of the best hundred are chance
@@ -55,8 +56,10 @@ def answer(
     times: dict[str, float] | None = None,
     extra: dict[str, Any] | None = None,
     with_image: bool = False,
+    tracker: Tracker | None = None,
 ) -> Answer:
-    """`image`: uint8 [H, W, 3] BGR. `with_image` adds it to the answer as "image", a JPEG in base64.
+    """`image`: uint8 [H, W, 3] BGR. `with_image` adds it to the answer as "image", a JPEG in base64. With `tracker`
+    segments keep the ids, and so the colours, that they had in the frames before; classes do so by themselves.
 
     `times` are those of steps before, `extra` joins the answer as it is. Raises EngineFailure; InputError where the
     picture is too long for a JPEG, or the model cannot do the task.
@@ -68,6 +71,8 @@ def answer(
     except InputError as error:
         raise EngineFailure(str(error)) from error
     start = time.perf_counter()
+    if tracker is not None and task != "semantic":
+        result = tracker.update(result)
     content: dict[str, Any] = {"task": result.task, "width": result.size[1], "height": result.size[0]}
     content["segments"] = [
         entry(segment) | {"color": [int(value) for value in segment_color(result, segment)]}

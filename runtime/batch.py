@@ -82,7 +82,8 @@ def _check(arguments: argparse.Namespace) -> tuple[EngineSpec, str]:
     spec.verify_files(arguments.engine)
     task = Segmenter(spec, Elsewhere()).check_task(arguments.task)
     if not arguments.folder.is_dir():
-        raise InputError(f"{arguments.folder}: expected a folder of images, got no such folder")
+        kind = "a file" if arguments.folder.exists() else "no such folder"
+        raise InputError(f"{arguments.folder}: expected a folder of images, got {kind}")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise InputError(f"--out: expected a folder, got a file: {arguments.out}; choose another name")
     try:

@@ -126,15 +126,20 @@ class ShardWorker:
         return {"shard": name, "images": len(rows), "failed": failed, "start": start, "end": time.time()}
 
     def _row(self, frame: Frame, image: str) -> dict[str, Any]:
-        row: dict[str, Any] = {"image": image, "task": self._task, "error": None}
+        row: dict[str, Any] = {"image": _as_utf8(image), "task": self._task, "error": None}
         if frame.result is None:
-            return {**row, "error": " ".join(str(frame.error).split())}
+            return {**row, "error": _as_utf8(" ".join(str(frame.error).split()))}
         if self._maps:
             # The image's own suffix stays, so that a.jpg and a.png are two maps.
             ids = frame.result.label_map.astype(np.uint16)  # [H, W]
             formats.write_image(self._out / MAPS / f"{image}.png", ids)
         height, width = frame.result.size
         return {**row, "width": width, "height": height, "segments": entries(frame.result)}
+
+
+def _as_utf8(text: str) -> str:
+    """For a table, which takes nothing else; names of files may be other bytes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def images_within(folder: Path) -> list[str]:

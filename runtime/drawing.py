@@ -15,6 +15,7 @@ from mask2edge.runtime.preprocess import check_image
 from mask2edge.runtime.results import Segment, Segmentation
 
 GOLDEN_RATIO = 0.6180339887  # steps of it round the colour circle never come close to one another
+LOOKED_AT = 200  # pixels of a segment's length, for the place of its name
 SMALLEST_NAMED_PART = 0.002  # of the image; a name on less would hide what it names
 
 
@@ -33,18 +34,17 @@ def draw(
     if not 0 <= opacity <= 1:
         raise InputError(f"draw: expected an opacity of 0 to 1, got {opacity}")
     shown = [segment for segment in result.segments if result.task != "instance" or segment.score >= min_score]
-    # A look-up table from ids to colours paints all segments in one pass.
-    palette = np.zeros((int(result.label_map.max(initial=0)) + 1, 3), np.uint8)  # [ids, 3] BGR
-    visible = np.zeros(len(palette), bool)  # [ids]
+    # A look-up table from ids to colours paints all segments in one pass; its fourth channel says what is covered.
+    palette = np.zeros((int(result.label_map.max(initial=0)) + 1, 4), np.uint8)  # [ids, 4] BGRA
     for segment in shown:
-        palette[segment.id] = segment_color(result, segment)[::-1]
-        visible[segment.id] = True
-    paint = palette[result.label_map]  # [H, W, 3]
-    covered = visible[result.label_map]  # [H, W]
+        palette[segment.id] = *segment_color(result, segment)[::-1], 255
+    paint = palette.view(np.uint32)[:, 0][result.label_map].view(np.uint8).reshape(*result.size, 4)  # [H, W, 4]
+    covered = cv2.extractChannel(paint, 3)  # [H, W]
     overlay = image.copy()
-    overlay[covered] = cv2.addWeighted(image, 1 - opacity, paint, opacity, 0)[covered]
+    blend = cv2.addWeighted(image, 1 - opacity, cv2.cvtColor(paint, cv2.COLOR_BGRA2BGR), opacity, 0)  # [H, W, 3]
+    cv2.copyTo(blend, covered, overlay)
     if outlines:
-        overlay[_borders(result.label_map) & covered] = (255, 255, 255)
+        cv2.copyTo(np.full_like(overlay, 255), _borders(result.label_map).view(np.uint8) & covered, overlay)
     if names:
         _write_names(overlay, result, shown)
     return overlay
@@ -75,11 +75,8 @@ def _write_names(overlay: np.ndarray, result: Segmentation, shown: list[Segment]
         visible = (result.label_map[y0:y1, x0:x1] == segment.id).astype(np.uint8)  # [h, w] of the box
         if np.count_nonzero(visible) < SMALLEST_NAMED_PART * height * width:
             continue
-        # The point farthest from the segment's border (the image's counts as one) is inside it whatever its shape.
-        framed = cv2.copyMakeBorder(visible, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-        depth = cv2.distanceTransform(framed, cv2.DIST_L2, 3)[1:-1, 1:-1]  # [h, w]
-        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-        x, y = int(x) + x0, int(y) + y0
+        x, y = _deepest(visible)
+        x, y = x + x0, y + y0
         (text_width, text_height), baseline = cv2.getTextSize(segment.label, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
         left = int(np.clip(x - text_width // 2, 0, max(0, width - text_width)))
         bottom = int(np.clip(y + text_height // 2, text_height, max(text_height, height - baseline)))
@@ -96,3 +93,14 @@ def _write_names(overlay: np.ndarray, result: Segmentation, shown: list[Segment]
             thickness,
             cv2.LINE_AA,
         )
+
+
+def _deepest(mask: np.ndarray) -> tuple[int, int]:
+    """(x, y) in the uint8 [h, w] mask, far from its border and from the image's: inside it whatever its shape."""
+    step = max(1, max(mask.shape) // LOOKED_AT)
+    if step > 1 and not mask[::step, ::step].any():
+        step = 1
+    framed = cv2.copyMakeBorder(mask[::step, ::step], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    depth = cv2.distanceTransform(framed, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return step * int(x), step * int(y)

@@ -19,8 +19,8 @@ from mask2edge.runtime.spec import Label
 
 def panoptic_png(result: Segmentation) -> np.ndarray:
     """Segment ids as colours, uint8 [H, W, 3] RGB; 0 is no segment (panopticapi's id2rgb)."""
-    ids = result.label_map
-    return np.stack([ids & 0xFF, ids >> 8 & 0xFF, ids >> 16 & 0xFF], axis=-1).astype(np.uint8)  # [H, W, 3]
+    ids = np.ascontiguousarray(result.label_map, "<i4")  # its bytes are the colours
+    return ids.view(np.uint8).reshape(*result.size, 4)[:, :, :3]  # [H, W, 3]
 
 
 def panoptic_annotation(result: Segmentation, image_id: int, file_name: str) -> dict[str, Any]:
@@ -74,11 +74,15 @@ def write_image(path: Path, image: np.ndarray) -> None:
     """Writes a picture (BGR, or grey) whole or not at all; the suffix is the format. Raises InputError."""
     with whole_file(path) as temporary:
         try:
-            written = cv2.imwrite(str(temporary), image)
+            encoded, data = cv2.imencode(path.suffix, image)
+            if encoded:
+                temporary.write_bytes(data.tobytes())  # cv2.imwrite crashes on a name that is not UTF-8
         except cv2.error as error:
             raise InputError(f"{path}: OpenCV cannot write an image of this kind or size") from error
-        if not written:
-            raise InputError(f"{path}: OpenCV cannot write it; is the disk full?")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        if not encoded:
+            raise InputError(f"{path}: OpenCV cannot write an image of this kind or size")
 
 
 def _coco_box(segment: Segment) -> list[int]:

@@ -29,17 +29,22 @@ from starlette.types import ASGIApp
 from mask2edge.runtime.answer import Answer, EngineFailure, Options, answer
 from mask2edge.runtime.command_line import InputError, say
 from mask2edge.runtime.http_guard import Guard
-from mask2edge.runtime.http_limits import BodyBudget, Limits, Refusal, busy, check_image_header, read_body
+from mask2edge.runtime.http_limits import SERVED, BodyBudget, Limits, Refusal, busy, check_image_header, read_body
 from mask2edge.runtime.images import decode_image
 from mask2edge.runtime.inference_queue import InferenceQueue, QueueFull
 from mask2edge.runtime.live_source import NewestFrame
 from mask2edge.runtime.segmenter import TASKS, Segmenter
 from mask2edge.runtime.serve_metrics import CONTENT_TYPE, Metrics
+from mask2edge.runtime.tracking import Tracker
 
 PATHS = ("/", "/segment", "/live", "/info", "/healthz", "/metrics")
 FRAME_SECONDS = 5.0  # how long /live waits for a frame
-MOST_SHARED = 16  # answers kept for other watchers of the same frame
+MOST_SHARED = 16  # answers kept for other watchers of the same frame, and queries whose segments are tracked
 Key: TypeAlias = tuple[int, Options]  # of a frame and what is asked of it
+IMAGE_BODY = {  # for /openapi.json: the handler reads the bytes itself
+    "required": True,
+    "content": {f"image/{kind}": {"schema": {"type": "string", "format": "binary"}} for kind in SERVED},
+}
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -93,6 +98,7 @@ def make_app(
     segmenter, queue, budget = service.segmenter, InferenceQueue(limits.waiting), BodyBudget(4 * limits.bytes)
     metrics = Metrics(lambda: queue.held, lambda: budget.held)
     shared: dict[Key, asyncio.Task[Answer]] = {}  # of the newest frame, for all who watch
+    trackers: dict[Options, Tracker] = {}  # of the frames so far, one for each way to look at them
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -116,7 +122,7 @@ def make_app(
         metrics.steps(done.times)
         return done
 
-    @app.post("/segment")
+    @app.post("/segment", openapi_extra={"requestBody": IMAGE_BODY})
     async def segment(request: Request, asked: Annotated[AskedPicture, Query()]) -> Response:
         """The segments of the image that is the request's body."""
         options = asked.options(segmenter)
@@ -146,7 +152,12 @@ def make_app(
             for old in [other for other in shared if other[0] != number or len(shared) >= MOST_SHARED]:
                 if shared[old].done():
                     del shared[old]
-            work = functools.partial(answer, segmenter, frame, options, extra={"frame": number}, with_image=True)
+            if options not in trackers and len(trackers) >= MOST_SHARED:
+                del trackers[next(iter(trackers))]
+            tracker = trackers.setdefault(options, Tracker(smoothing=0, least_score=options.min_score))
+            work = functools.partial(
+                answer, segmenter, frame, options, extra={"frame": number}, with_image=True, tracker=tracker
+            )
             shared[key] = asyncio.create_task(run(work))
             shared[key].add_done_callback(functools.partial(_forget_failure, shared, key))
         done = await asyncio.shield(shared[key])
@@ -157,6 +168,7 @@ def make_app(
         """What the page shows of the engine and the server."""
         return _about(service, limits)
 
+    @app.head("/healthz", include_in_schema=False)  # as some watchdogs ask
     @app.get("/healthz")
     async def health() -> Response:
         state = "stopping" if service.stopping.is_set() else "ok"
@@ -169,7 +181,7 @@ def make_app(
 
     page = page_files()
     for path, (content, kind) in page.items():
-        app.add_api_route(path, _file(content, kind), include_in_schema=False)
+        app.add_api_route(path, _file(content, kind), methods=["GET", "HEAD"], include_in_schema=False)
     return Guard(app, token, hosts, {"/healthz", *page}, PATHS, limits, metrics)
 
 

@@ -10,6 +10,7 @@ so that white stays white. Transparency is dropped, as cv2.imread drops it: the 
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.image_header import read_header, read_jpeg_header
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+VIDEO_SUFFIXES = (
+    ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".flv", ".wmv", ".3gp",
+)  # fmt: skip
 MOST_SCANS = 100  # of a JPEG: a progressive one has about ten; each costs the time of a whole picture
 LARGEST = 1 << 28  # pixels: beyond, a few bytes of file could ask for all of a small device's memory
 EXPECTED = f"expected an image ({', '.join(suffix[1:] for suffix in IMAGE_SUFFIXES)})"
@@ -35,11 +38,11 @@ def find_images(sources: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for source in sources:
         path = Path(source)
-        if path.is_dir():
+        if os.path.isdir(source):  # unlike Path's, an answer for names that no file can have
             files = sorted(file for file in path.iterdir() if _is_image_name(file))
             if not files:
                 raise InputError(f"{source}: {EXPECTED} in this folder, got none")
-        elif path.is_file():
+        elif os.path.isfile(source):
             files = [path]
         elif any(character in source for character in "*?["):
             matches = sorted(Path(match) for match in glob.glob(source, recursive=True))

@@ -40,6 +40,7 @@ from mask2edge.runtime.progress_lines import ProgressLines
 from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.segment_entries import entries
 from mask2edge.runtime.segmenter import TASKS, Segmenter
+from mask2edge.runtime.smoothing import Smoother
 from mask2edge.runtime.sources import Source, count_pictures, find_sources, pictures
 from mask2edge.runtime.stopping import StopSignals
 from mask2edge.runtime.stream import AHEAD, Frame, stream
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
         raise InputError(f"--out: expected a folder or a name for one, got the file {arguments.out}")
     sources = find_sources(arguments.source, sys.stdin)
+    if video:
+        _refuse_overwriting(video.path, sources)
     has_video = any(isinstance(source, VideoSource) for source in sources)
     if arguments.json:
         _refuse_endless(sources)
@@ -68,12 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     task = segmenter.check_task(arguments.task)
     if arguments.track and task == "semantic":
         raise InputError("--track: expected --task panoptic or instance, got semantic: its ids are classes")
+    if arguments.smooth and task == "instance":
+        raise InputError("--smooth: expected --task panoptic or semantic, got instance: its masks overlap")
     out = arguments.out or (None if arguments.ndjson or video else DEFAULT_OUT)
     with StopSignals() as stop, ExitStack() as closers:
         if video:
             closers.enter_context(video)
         files = closers.enter_context(OutputFiles(out, task, segmenter.spec.model.labels)) if out else None
-        run = _Run(arguments, files, video)
+        run = _Run(arguments, task, files, video)
         sampling = Sampling(arguments.every, arguments.max_fps, arguments.drop, arguments.retries)
 
         def ended() -> bool:
@@ -111,15 +116,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _Run:
     """What becomes of each frame."""
 
-    def __init__(self, arguments: argparse.Namespace, files: OutputFiles | None, video: VideoFile | None) -> None:
+    def __init__(
+        self, arguments: argparse.Namespace, task: str, files: OutputFiles | None, video: VideoFile | None
+    ) -> None:
         self.count = self.failures = 0
         self.done: list[dict[str, Any]] = []  # for --json alone: a stream may have no end
         self.failed: list[dict[str, str]] = []
         self.reader_left = False  # of our stdout
-        self._json, self._ndjson, self._track = arguments.json, arguments.ndjson, arguments.track
+        self._json, self._ndjson = arguments.json, arguments.ndjson
+        self._smooth = arguments.smooth
+        self._track = arguments.track or (self._smooth and task == "panoptic")  # a vote is between ids that stay
         self._every = arguments.every
         self._files, self._video = files, video
-        self._tracker, self._tracked = Tracker(), ""
+        self._tracker, self._smoother, self._sequence = Tracker(), Smoother(), ""
         self._shown: tuple[str, int] | None = None  # source and index of the video's last picture
 
     def take(self, frame: Frame) -> None:
@@ -147,7 +156,7 @@ class _Run:
             raise frame.error
         assert frame.image is not None
         assert frame.result is not None
-        result, start = self._with_tracks(picture, frame.result), time.perf_counter()
+        result, start = self._over_time(picture, frame.result), time.perf_counter()
         image_id = picture.image_id or self.count + self.failures + 1
         overlay = result.draw(frame.image) if self._files or self._video else None
         written = {}
@@ -164,13 +173,14 @@ class _Run:
             self._print(json.dumps({**about, "segments": entries(result), **rounded}))
         return {**about, "segments": len(result.segments), **written, **rounded}
 
-    def _with_tracks(self, picture: Picture, result: Segmentation) -> Segmentation:
-        if not self._track:
-            return result
+    def _over_time(self, picture: Picture, result: Segmentation) -> Segmentation:
+        """The result with its tracks' ids, and smoothed, where that is asked for."""
         sequence = "" if picture.path else picture.source  # image files are one sequence, each video another
-        if sequence != self._tracked:
-            self._tracker, self._tracked = Tracker(), sequence
-        return self._tracker.update(result)
+        if sequence != self._sequence:
+            self._tracker, self._smoother, self._sequence = Tracker(), Smoother(), sequence
+        if self._track:
+            result = self._tracker.update(result)
+        return self._smoother.update(result) if self._smooth else result
 
     def _times(self, picture: Picture) -> int:
         """For how many frames of the overlay video: where frames were left out, the next fills their time."""
@@ -196,6 +206,13 @@ def _refuse_endless(sources: Sequence[Source]) -> None:
                 f"{source.label}: expected a source that ends for --json, which prints one object at the end, got a "
                 "live one; use --ndjson, a line for each frame"
             )
+
+
+def _refuse_overwriting(file: Path, sources: Sequence[Source]) -> None:
+    for source in sources:
+        name = source.address if isinstance(source, VideoSource) else source
+        if file.exists() and os.path.exists(name) and file.samefile(name):
+            raise InputError(f"--video: expected another file than the sources, got {file}; choose another name")
 
 
 def _report(run: _Run, arguments: argparse.Namespace, task: str, out: Path | None, files: list[str]) -> None:
@@ -248,6 +265,10 @@ def _parser() -> argparse.ArgumentParser:
     lines.add_argument("--json", action="store_true", help="print one JSON object")
     lines.add_argument("--ndjson", action="store_true", help="print one JSON object for each picture, masks as RLE")
     parser.add_argument("--track", action="store_true", help="segments keep their ids from frame to frame")
+    parser.add_argument(
+        "--smooth", action="store_true",
+        help="panoptic, semantic: a pixel changes when two of three frames say so; panoptic ids are kept as by --track",
+    )  # fmt: skip
     parser.add_argument(
         "--every", type=positive_number, default=1, metavar="N", help="each Nth frame of videos and streams"
     )

@@ -10,7 +10,9 @@
 from __future__ import annotations
 
 import glob
+import io
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,14 +21,14 @@ from typing import TextIO, TypeAlias
 from mask2edge.runtime.command_line import InputError
 from mask2edge.runtime.images import VIDEO_SUFFIXES, find_images
 from mask2edge.runtime.pictures import Picture
-from mask2edge.runtime.video_source import Sampling, VideoSource
+from mask2edge.runtime.video_source import Sampling, VideoSource, is_device
 
 Source: TypeAlias = Path | VideoSource
 STDIN = "-"
 
 
 def find_sources(names: Sequence[str], stdin: TextIO | None = None) -> list[Source]:
-    """Each once, in the order named; a folder stands for its images, a glob for its images or, without any, its videos.
+    """Each once, in the order named; a folder or a glob stands for its images or, without any, its videos.
 
     Videos, cameras and streams are opened, to know that they are there. Raises InputError where a name stands for
     nothing, or cannot be opened.
@@ -108,27 +110,35 @@ def output_names(sources: Sequence[Source]) -> list[str]:
 
 
 def _sources_of(name: str) -> list[Source]:
-    path = Path(name)
-    if " ! " in name:
+    # os.path's questions are answered whatever the name is; an address may be longer than a file's name can be.
+    if " ! " in name or "://" in name or is_device(name) or (name.isdecimal() and not os.path.exists(name)):
         return [VideoSource(name)]
-    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
-        return [VideoSource(name)]
-    if not path.exists():
-        if name.isdecimal() or "://" in name:
-            return [VideoSource(name)]
-        if any(character in name for character in "*?["):
-            matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
-            videos = [file for file in matches if file.is_file() and file.suffix.lower() in VIDEO_SUFFIXES]
-            try:
-                return list(find_images([name]))
-            except InputError:
-                if videos:
-                    return [VideoSource(str(file)) for file in videos]
-                raise
-    return list(find_images([name]))
+    if os.path.isfile(name):
+        return [VideoSource(name)] if _is_video_name(name) else list(find_images([name]))
+    try:
+        return list(find_images([name]))
+    except InputError:
+        if videos := [file for file in _files_behind(name) if _is_video_name(file)]:
+            return [VideoSource(file) for file in videos]
+        raise
+
+
+def _files_behind(name: str) -> list[str]:
+    """Of a folder or a glob, in order."""
+    if os.path.isdir(name):
+        found = [os.path.join(name, file) for file in os.listdir(name) if not file.startswith(".")]
+    else:
+        found = glob.glob(name, recursive=True)
+    return sorted(file for file in found if os.path.isfile(file))
+
+
+def _is_video_name(name: str) -> bool:
+    return name.lower().endswith(VIDEO_SUFFIXES)
 
 
 def _names_on(stdin: TextIO | None) -> list[str]:
+    if isinstance(stdin, io.TextIOWrapper):
+        stdin.reconfigure(errors="surrogateescape")  # as in arguments: a file's name need not be UTF-8
     names = [line.rstrip("\r\n") for line in stdin or ()]
     names = [name for name in names if name.strip()]
     if not names:

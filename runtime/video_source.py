@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,10 +45,10 @@ class Sampling:
 
 class VideoSource:
     def __init__(self, address: str) -> None:
-        """`address`: a file, a camera's index, an address with "://", or a GStreamer pipeline (it has " ! ")."""
+        """`address`: a file, a camera's index or device, one with "://", or a GStreamer pipeline (it has " ! ")."""
         self.address = address
         self.is_pipeline = " ! " in address
-        self.is_camera = address.isdecimal()
+        self.is_camera = address.isdecimal() or is_device(address)
         is_file = not (self.is_pipeline or self.is_camera) and "://" not in address
         self.live = not (is_file or _is_remote_file(address))
         self.rate = USUAL_RATE  # frames per second, once probed
@@ -63,7 +64,7 @@ class VideoSource:
     def stem(self) -> str:
         """Of its frames' files."""
         if self.is_camera:
-            return f"camera-{self.address}"
+            return f"camera-{Path(self.address).name}"
         if self.is_pipeline:
             return "pipeline"
         if "://" in self.address:
@@ -164,8 +165,11 @@ class VideoSource:
 
     def _capture_of_address(self) -> cv2.VideoCapture:
         quiet()
+        require_utf8(self.address)
         if self.is_camera:
-            return cv2.VideoCapture(int(self.address))
+            if self.address.isdecimal():
+                return cv2.VideoCapture(int(self.address))
+            return cv2.VideoCapture(self.address, cv2.CAP_V4L2)  # FFmpeg would read the device as a file
         if not self.is_pipeline:
             return cv2.VideoCapture(self.address)
         if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
@@ -187,6 +191,22 @@ class _Wanted:
         # Counted from when the frame was due, so that 10 of 25 frames are 10, not each third.
         self._due = (self._due if seconds - self._due < self._gap else seconds) + self._gap
         return True
+
+
+def require_utf8(name: str) -> None:
+    """Raises InputError for the name of a video that is none: OpenCV crashes on it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name}: expected the name of a video in UTF-8, which OpenCV wants; rename it") from error
+
+
+def is_device(name: str) -> bool:
+    """Whether it is a device of this machine, such as /dev/video0."""
+    try:
+        return stat.S_ISCHR(os.stat(name).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def quiet() -> None:

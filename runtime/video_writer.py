@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from mask2edge.runtime.command_line import InputError, whole_file
-from mask2edge.runtime.video_source import USUAL_RATE, quiet
+from mask2edge.runtime.video_source import USUAL_RATE, quiet, require_utf8
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
 
@@ -30,6 +30,7 @@ class VideoFile:
         """`codec`: four characters; None: what is usual in the file's format. Raises InputError, before any work."""
         if path.suffix.lower() not in CODECS:
             raise InputError(f"--video: expected a file name ending in {', '.join(CODECS)}, got {path}")
+        require_utf8(str(path.absolute()))
         if path.exists() and not path.is_file():
             raise InputError(f"--video: expected the name of a file to write, got {path}, which is none")
         parent = next(folder for folder in path.absolute().parents if folder.exists())

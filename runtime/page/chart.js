@@ -1,6 +1,7 @@
 // The latest images' milliseconds as stacked bars, and what they come to.
 
 const STEPS = ["queue", "decode", "preprocess", "network", "postprocess", "encode"];
+const REST = "rest"; // of the time that the page saw: the way there and back, and the wait for a camera's next frame
 const MOST = 80; // bars
 
 export class Chart {
@@ -8,10 +9,10 @@ export class Chart {
     this.canvas = canvas;
     this.figures = figures;
     this.samples = [];
-    for (const step of STEPS) {
+    for (const step of [...STEPS, REST]) {
       const entry = document.createElement("li");
       entry.dataset.step = step;
-      entry.append(step, document.createElement("b"));
+      entry.append(step === REST ? "way and wait" : step, document.createElement("b"));
       legend.append(entry);
     }
     this.entries = [...legend.children];
@@ -29,8 +30,9 @@ export class Chart {
     this.figures.textContent =
       `${milliseconds(total)} last · ${milliseconds(median)} median · ${milliseconds(totals[count - 1])} slowest ` +
       `of ${count}, with the way there and back`;
+    const all = { ...times, [`${REST}_ms`]: rest(times, total) };
     this.entries.forEach((entry) => {
-      const value = times[`${entry.dataset.step}_ms`]; // a frame is neither queued nor decoded
+      const value = all[`${entry.dataset.step}_ms`]; // a frame is neither queued nor decoded
       entry.lastChild.textContent = value === undefined ? "–" : milliseconds(value);
     });
     this.draw();
@@ -70,17 +72,16 @@ export class Chart {
         context.fillRect(x + 0.5, y - part, Math.max(1, bar - 1.5), part);
         y -= part;
       };
-      let rest = total;
-      for (const step of STEPS) {
-        const value = times[`${step}_ms`] ?? 0;
-        rest -= value;
-        fill(value, style.getPropertyValue(`--step-${step}`));
-      }
-      fill(Math.max(0, rest), style.getPropertyValue("--step-rest"));
+      for (const step of STEPS) fill(times[`${step}_ms`] ?? 0, style.getPropertyValue(`--step-${step}`));
+      fill(rest(times, total), style.getPropertyValue("--step-rest"));
     });
     context.fillStyle = style.color;
     context.fillText(milliseconds(top), 2, 11);
   }
+}
+
+function rest(times, total) {
+  return Math.max(0, STEPS.reduce((left, step) => left - (times[`${step}_ms`] ?? 0), total));
 }
 
 function milliseconds(value) {

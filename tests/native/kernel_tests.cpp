@@ -1,7 +1,7 @@
 // The CPU kernels against references in double precision, on random shapes, on every instruction set of this machine.
 // Inputs sit in allocations of exactly their size, so that AddressSanitizer sees a read past the end.
 //
-//     kernel_tests [cases per kernel, default 400] [seed]
+//     kernel_tests [cases per kernel, default 400] [seed] [file for what the kernels gave]
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -21,6 +21,8 @@ using namespace mask2edge;
 namespace {
 
 int g_failures = 0;
+// For a comparison with another machine: kernel, set, case and count with tabs between, a new line, so many floats.
+std::FILE* g_given = nullptr;
 
 std::mt19937_64 g_random;
 
@@ -31,10 +33,15 @@ T one_of(std::initializer_list<T> choices) {
     return choices.begin()[between(0, static_cast<int64_t>(choices.size()) - 1)];
 }
 
+// Sums of twelve uniform 16-bit numbers: nearly normal, and the same bits on every machine, whose logarithms differ.
 std::vector<float> normals(int64_t count, float scale = 1) {
-    std::normal_distribution<float> normal(0, scale);
     std::vector<float> values(static_cast<std::size_t>(count));
-    for (float& value : values) value = normal(g_random);
+    for (float& value : values) {
+        int32_t sum = -6 * 65535;
+        for (int draw = 0; draw < 3; ++draw)
+            for (uint64_t bits = g_random(), part = 0; part < 4; ++part) sum += bits >> (16 * part) & 0xffff;
+        value = static_cast<float>(sum) / 65536 * scale;
+    }
     values.shrink_to_fit();
     return values;
 }
@@ -46,6 +53,10 @@ const ParallelFor kBackwards = [](std::size_t count, const std::function<void(st
 
 void compare(const char* kernel, InstructionSet set, int number, const std::vector<float>& got,
              const std::vector<double>& expected, double tolerance) {
+    if (g_given != nullptr) {
+        std::fprintf(g_given, "%s\t%s\t%d\t%zu\n", kernel, name(set), number, got.size());
+        std::fwrite(got.data(), sizeof(float), got.size(), g_given);
+    }
     for (std::size_t i = 0; i < got.size(); ++i) {
         const double error = std::abs(got[i] - expected[i]);
         if (error <= tolerance) continue;  // false for NaN
@@ -362,12 +373,17 @@ void test_convolution_3x3(int number) {
 int main(int argc, char** argv) {
     const int cases = argc > 1 ? std::atoi(argv[1]) : 400;
     g_random.seed(argc > 2 ? static_cast<uint64_t>(std::atoll(argv[2])) : 0);
+    if (argc > 3 && (g_given = std::fopen(argv[3], "wb")) == nullptr) {
+        std::printf("%s cannot be written\n", argv[3]);
+        return 1;
+    }
     for (int number = 0; number < cases; ++number) {
         test_deformable(number);
         test_masked(number);
         test_add_layer_normalization(number);
         test_convolution_3x3(number);
     }
+    if (g_given != nullptr) std::fclose(g_given);
     std::string sets;
     for (const InstructionSet set : available_instruction_sets()) sets += std::string(" ") + name(set);
     std::printf("%d cases of each kernel on%s: %d failures\n", cases, sets.c_str(), g_failures);

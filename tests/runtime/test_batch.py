@@ -133,6 +133,21 @@ def test_an_image_that_is_gone_is_a_failure(make_engine, photos, tmp_path):
     assert [one["image"] for one in failures(out, "shard-000000")] == ["2.bmp", "3.png"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+def test_names_that_are_not_utf_8(make_engine, tmp_path, picture):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    (photos / os.fsdecode(b"caf\xe9.png")).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    (photos / os.fsdecode(b"none\xe9.png")).write_bytes(b"")
+    ShardPlan.load_or_make(out, photos, ABOUT, 100)
+    made(make_engine(), photos, out, ShardPlan.load_or_make(out, photos, ABOUT, 100), maps=True)
+    good, bad = rows(out)
+    assert (good["image"], good["error"], len(good["segments"])) == ("caf\\udce9.png", None, 3)
+    assert (out / "maps" / os.fsdecode(b"caf\xe9.png.png")).is_file()
+    assert bad["image"] == "none\\udce9.png"
+    assert "none\\udce9.png: expected an image" in bad["error"]
+
+
 def test_results_of_another_engine_or_task_are_not_mixed(photos, tmp_path):
     ShardPlan.load_or_make(tmp_path / "out", photos, ABOUT, 4)
     for name in ABOUT:
@@ -152,6 +167,7 @@ def test_whole_is_a_file_with_all_rows(tmp_path):
         (["{none}", "{photos}"], "expected an engine folder with spec.json"),
         (["{changed}", "{photos}"], "sha256 differs"),
         (["{engine}", "{none}"], "expected a folder of images, got no such folder"),
+        (["{engine}", "{file}"], "expected a folder of images, got a file"),
         (["{engine}", "{empty}"], "expected images (jpg, jpeg"),
         (["{engine}", "{photos}", "--out", "{file}"], "--out: expected a folder, got a file"),
         (["{engine}", "{photos}", "--out", "{file}/below"], "cannot be made (Not a directory)"),

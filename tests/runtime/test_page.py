@@ -68,6 +68,11 @@ def pixel(page, canvas: str, x: float, y: float) -> list[int]:
     )
 
 
+def as_milliseconds(text: str) -> float:
+    number, unit = text.split()
+    return float(number) * {"ms": 1, "s": 1000}[unit]
+
+
 def test_an_image_is_chosen_looked_at_and_asked_about_again(segmenter, picture, open_page):
     with running(segmenter) as server:
         page = open_page(server)
@@ -79,6 +84,11 @@ def test_an_image_is_chosen_looked_at_and_asked_about_again(segmenter, picture, 
         assert names(page) == ["ball", "sky", "snow"]
         assert page.locator("#segments .area").all_inner_texts() == ["50.0 %", "25.0 %", "25.0 %"]
         expect(page.locator("#figures")).to_contain_text("of 1,")
+        # The legend's parts are the whole that the page saw, as far as it rounds.
+        shown = [text for text in page.locator("#legend b").all_inner_texts() if text != "–"]
+        assert len(shown) == 7
+        whole = page.locator("#figures").inner_text().split(" last")[0]
+        assert sum(map(as_milliseconds, shown)) == pytest.approx(as_milliseconds(whole), abs=15)
 
         # The masks lie where the colours are: each canvas pixel has its segment's colour.
         result = segmenter(picture)

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 
 from mask2edge.runtime import formats, rle
 from mask2edge.runtime.command_line import InputError
-from mask2edge.runtime.drawing import segment_color
+from mask2edge.runtime.drawing import _deepest, segment_color
 from mask2edge.runtime.results import Segment, Segmentation
 from mask2edge.runtime.spec import Label
 
@@ -47,6 +47,8 @@ def test_a_box_spares_work_and_changes_nothing(mask):
     if len(xs):
         box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
         np.testing.assert_array_equal(rle.encode(mask, box), rle.encode(mask))
+    else:
+        assert rle.encode(mask, (0, 0, 0, 0)).tolist() == rle.encode(mask).tolist() == [mask.size]
 
 
 def test_long_runs_and_plain_masks():
@@ -101,6 +103,51 @@ def test_drawing_hides_unsure_instances_and_colors_classes():
     assert (instances[10, 20] != 100).any()
     semantic = make_result("semantic").draw(image, opacity=1.0, names=False, outlines=False)
     assert semantic[10, 20].tolist() == semantic[10, 45].tolist() == [200, 20, 10]
+
+
+IDS = st.sampled_from([0, 1, 2, 3, 40_000])
+
+
+@given(arrays.arrays(np.int32, (5, 6), elements=IDS), st.sampled_from(["panoptic", "instance", "semantic"]), st.data())
+def test_drawing_is_pixel_by_pixel_what_it_says(ids, task, data):
+    """White where the right or lower neighbour is another segment's, else the image and the colour by the opacity."""
+    labels = LABELS if task != "semantic" else LABELS * 20_001
+    scores = {number: data.draw(st.sampled_from([0.4, 0.6])) for number in np.unique(ids).tolist()}
+    segments = [
+        Segment(number, number if task == "semantic" else number % 2, "", number % 2 == 0, score, 1, (0, 0, 6, 5), ids)
+        for number, score in scores.items()
+        if number or task == "semantic"
+    ]
+    result = Segmentation(ids, tuple(segments), task, labels)
+    image = np.random.default_rng(3).integers(0, 256, (5, 12, 3), np.uint8)[:, ::2]  # not contiguous
+    drawn = result.draw(image, opacity=0.25, names=False)
+    shown = {one.id: segment_color(result, one)[::-1] for one in segments if task != "instance" or one.score >= 0.5}
+    for y, x in np.ndindex(ids.shape):
+        neighbours = [ids[y + 1, x]] if y < 4 else []
+        neighbours += [ids[y, x + 1]] if x < 5 else []
+        if ids[y, x] not in shown:
+            expected = image[y, x]
+        elif any(neighbour != ids[y, x] for neighbour in neighbours):
+            expected = np.full(3, 255)
+        else:
+            expected = 0.75 * image[y, x] + 0.25 * np.array(shown[ids[y, x]])
+        np.testing.assert_allclose(drawn[y, x], expected, atol=0.51)
+
+
+@settings(deadline=None)
+@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 30), st.integers(1, 900)), elements=st.integers(0, 1)))
+def test_a_name_lies_in_its_segment_whatever_its_shape(mask):
+    if mask.any():
+        x, y = _deepest(mask)
+        assert mask[y, x]
+    wide = np.zeros((400, 900), np.uint8)
+    wide[100:300, 500:800] = 1
+    x, y = _deepest(wide)
+    assert abs(y - 200) <= 4
+    assert 590 <= x <= 710
+    thin = np.zeros((1, 900), np.uint8)
+    thin[0, 7] = 1  # between the pixels that are looked at
+    assert _deepest(thin) == (7, 0)
 
 
 @pytest.mark.parametrize(

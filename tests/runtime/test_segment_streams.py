@@ -125,6 +125,29 @@ def test_tracks_keep_their_ids(make_engine, film, capfd):
     assert found == {(1, "ball"), (2, "sky")}
 
 
+def write_flicker(file: Path) -> Path:
+    """Eight frames that are alike, but for the fifth, in which the bar is away."""
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"FFV1"), 10.0, (96, 64))
+    for index in range(8):
+        writer.write(frame_of(5) if index != 4 else np.full((64, 96, 3), (255, 0, 0), np.uint8))
+    writer.release()
+    return file
+
+
+@pytest.mark.parametrize("task", ["panoptic", "semantic"])
+def test_what_fails_for_one_frame_is_smoothed(make_engine, capfd, tmp_path, task):
+    engine, film = make_engine(), write_flicker(tmp_path / "film.avi")
+    found = {}
+    for options in ((), ("--smooth",)):
+        code, stdout, _ = run(capfd, engine, film, "--ndjson", "--task", task, *options)
+        lines = [json.loads(line)["segments"] for line in stdout.splitlines()]
+        assert (code, len(lines)) == (0, 8)
+        found[options] = [{one["label"]: (one["id"], one["area"], one["box"]) for one in line} for line in lines]
+    plain, smooth = found.values()
+    assert ["ball" in line for line in plain] == [index != 4 for index in range(8)]
+    assert smooth == [plain[0]] * 8
+
+
 def test_a_list_on_stdin(make_engine, film, photo, capfd, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{photo}\n\n{film}\r\n"))
     code, stdout, _ = run(capfd, make_engine(), "-", "--ndjson", "--every", 6)
@@ -132,9 +155,42 @@ def test_a_list_on_stdin(make_engine, film, photo, capfd, monkeypatch):
     assert [json.loads(line)["source"] for line in stdout.splitlines()] == [str(photo), str(film), str(film)]
 
 
-def test_a_glob_of_films(make_engine, film, capfd, tmp_path):
-    code, stdout, _ = run(capfd, make_engine(), tmp_path / "*.avi", "--ndjson")
+@pytest.mark.parametrize("name", ["*.avi", "."])
+def test_a_glob_or_folder_of_films(make_engine, film, capfd, tmp_path, name):
+    code, stdout, _ = run(capfd, make_engine(), tmp_path / name, "--ndjson")
     assert (code, len(stdout.splitlines())) == (0, FRAMES)
+
+
+def test_a_video_is_not_written_over_its_source(make_engine, film, photo, capfd, monkeypatch):
+    monkeypatch.chdir(film.parent)
+    before = film.read_bytes()
+    code, stdout, stderr = run(capfd, make_engine(), photo, film, "--video", "film.avi")
+    assert (code, stdout) == (2, "")
+    assert stderr == "error: --video: expected another file than the sources, got film.avi; choose another name\n"
+    assert film.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+def test_names_that_are_not_utf_8(make_engine, film, photo, tmp_path):
+    """OpenCV crashes on such a name: nothing of ours may hand it one."""
+    odd = [os.fsencode(tmp_path) + name for name in (b"/caf\xe9.png", b"/caf\xe9.avi", b"/out\xe9")]
+    for file, given in zip(odd, (photo, film), strict=False):
+        Path(os.fsdecode(file)).write_bytes(given.read_bytes())
+    picture, video, out = map(os.fsdecode, odd)
+    engine = make_engine()
+    process = start(engine, picture, "--out", out)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (0, "")
+    assert "caf\\udce9.png  96x64" in stdout
+    assert sorted(name.name for name in Path(out).rglob("*") if name.is_file()) == [
+        os.fsdecode(b"caf\xe9.jpg"), os.fsdecode(b"caf\xe9.png"), "panoptic.json",
+    ]  # fmt: skip
+    for arguments in ((video, "--ndjson"), (film, "--video", video), ("-", "--ndjson")):
+        process = start(engine, *arguments, stdin=subprocess.PIPE)
+        process.stdin.buffer.write(odd[1])
+        stdout, stderr = process.communicate(timeout=60)
+        assert (process.returncode, stdout, stderr.count("\n")) == (2, "", 1)
+        assert "expected the name of a video in UTF-8, which OpenCV wants; rename it" in stderr
 
 
 def test_a_bad_file_in_the_middle_is_a_line_and_exit_2(make_engine, film, photo, capfd, tmp_path):
@@ -212,6 +268,10 @@ def test_a_camera_drops_what_the_network_has_no_time_for(make_engine, capfd, mon
         (["FILM", "--video", "FOLDER.mp4"], "--video: expected the name of a file to write"),
         (["FILM", "--video", "a.mp4", "--codec", "QQQQ"], "--video a.mp4: OpenCV here cannot write 'QQQQ'"),
         (["FILM", "--video", "a.mp4", "--codec", "long1"], "--codec: expected four characters such as mp4v, got"),
+        (["a" * 300], "aaa: no such file or folder"),
+        ([f"http://127.0.0.1:9/a.mp4?{'a' * 300}"], "aaa: the stream cannot be opened; check the address"),
+        (["/dev/null"], "/dev/null: no such camera, or another program has it"),
+        (["FILM", "--task", "instance", "--smooth"], "--smooth: expected --task panoptic or semantic, got instance"),
         (["FILM", "--task", "semantic", "--track"], "--track: expected --task panoptic or instance, got semantic"),
     ],
 )  # fmt: skip
@@ -257,9 +317,9 @@ def test_options_that_cannot_be(capfd, options, message):
     assert message in capfd.readouterr().err
 
 
-def start(engine: Path, *arguments: object) -> subprocess.Popen:
+def start(engine: Path, *arguments: object, stdin: int | None = None) -> subprocess.Popen:
     command = [sys.executable, "runtime/segment.py", str(engine), *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

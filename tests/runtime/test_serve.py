@@ -49,6 +49,24 @@ def test_thresholds_and_scores_are_each_requests_own(segmenter, make_engine, pic
         assert len(kept["segments"]) == sum(score >= 0.5 for score in scores) < len(scores)
 
 
+def test_the_description_of_the_interface_has_the_body_and_the_query(segmenter):
+    with running(segmenter) as server:
+        operations = server.client.get("/openapi.json").json()["paths"]
+        asked = {one["name"] for one in operations["/segment"]["post"]["parameters"]}
+        assert asked == {"task", "object_threshold", "overlap_threshold", "min_score", "overlay"}
+        body = operations["/segment"]["post"]["requestBody"]
+        assert set(body["content"]) == {"image/jpeg", "image/png", "image/webp", "image/bmp"}
+        assert set(operations) == {"/segment", "/live", "/info", "/healthz", "/metrics"}
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz"])
+def test_head_is_get_without_the_body(segmenter, path):
+    with running(segmenter) as server:
+        got, head = server.client.get(path), server.client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == got.headers["content-length"] == str(len(got.content))
+
+
 def test_the_overlay_is_the_results_own_picture(segmenter, picture):
     with running(segmenter) as server:
         answer = server.client.post("/segment", content=encoded(picture), params={"overlay": True}).json()

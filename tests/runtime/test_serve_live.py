@@ -40,6 +40,32 @@ def test_the_live_view_gives_the_newest_frame_and_its_segments(segmenter, pictur
         assert server.client.get("/live", params={"after": after}).json()["frame"] > after + 2
 
 
+@pytest.mark.parametrize(("task", "least"), [("panoptic", 0), ("instance", 0.5)])
+def test_segments_keep_their_ids_and_colours_from_frame_to_frame(segmenter, picture, task, least):
+    """In the second frame a ball comes, which the network has before the leaf."""
+    leaf = np.full_like(picture, 255)  # [H, W, 3]: white with a green part
+    leaf[:, 48:] = (0, 255, 0)
+    both = leaf.copy()
+    both[:, :48] = (0, 0, 255)
+
+    class Scripted:
+        newest, state = (1, leaf), "live"
+
+    alone = [one.id for one in segmenter(both, task).segments if one.label == "leaf" and one.score >= 0.5]
+    with running(segmenter, source=Scripted()) as server:
+
+        def look(number: int, frame: np.ndarray) -> dict[str, tuple[int, list[int]]]:
+            Scripted.newest = (number, frame)
+            query = {"task": task, "min_score": least}
+            segments = server.client.get("/live", params=query).json()["segments"]
+            return {one["label"]: (one["id"], one["color"]) for one in segments}
+
+        first, second, third = look(1, leaf), look(2, both), look(3, leaf)
+    assert first["leaf"] == second["leaf"] == third["leaf"]
+    assert second["ball"] != second["leaf"]
+    assert alone != [first["leaf"][0]]  # by itself the frame has another
+
+
 def test_watchers_share_the_work_on_a_frame(segmenter, picture):
     class Still:
         newest, state = (1, picture), "live"

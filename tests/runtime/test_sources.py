@@ -44,6 +44,15 @@ def test_what_names_stand_for(folder):
     assert names("0") == ["0"]  # a file before a camera
 
 
+def test_a_folder_of_films_is_its_films(folder):
+    (folder / "a.png").unlink()
+    (folder / "film.png").unlink()
+    for other in ("b.TS", ".hidden.avi", "notes.txt"):
+        (folder / other).write_bytes((folder / "film.avi").read_bytes())
+    assert names(str(folder)) == [f"video {folder}/b.TS", f"video {folder}/film.avi"]
+    assert names("*") == ["video b.TS", "video film.avi"]
+
+
 def test_pictures_of_all_sources_have_names_of_their_own(folder):
     found = list(pictures(find_sources(["film.png", "film.avi", "a.png"]), Sampling(every=5)))
     assert [picture.name for picture in found] == ["film", "film-2-000000", "film-2-000005", "a"]

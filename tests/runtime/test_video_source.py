@@ -93,6 +93,7 @@ def test_sampling(film, sampling, expected):
     ("address", "live", "stem", "label"),
     [
         ("0", True, "camera-0", "0"),
+        ("/dev/null", True, "camera-null", "/dev/null"),  # as /dev/video0 is: a device
         ("rtsp://me:secret@cam.local:554/one", True, "cam-local-one", "rtsp://cam.local:554/one"),
         ("http://host/live", True, "host-live", "http://host/live"),
         ("https://host/a/film.MP4", False, "host-a-film-MP4", "https://host/a/film.MP4"),
@@ -103,6 +104,15 @@ def test_sampling(film, sampling, expected):
 def test_addresses(address, live, stem, label):
     video = VideoSource(address)
     assert (video.live, video.stem, video.label) == (live, stem, label)
+
+
+def test_a_device_is_opened_by_its_name_and_stays_a_camera_when_it_is_gone(camera, monkeypatch):
+    source, given = camera(1), []
+    monkeypatch.setattr(video_source.cv2, "VideoCapture", lambda *how: given.append(how) or source())
+    video = VideoSource("/dev/null")
+    monkeypatch.setattr(video_source, "is_device", lambda _: False)
+    assert len(list(video.frames(Sampling(retries=2)))) == 1 + 1
+    assert given == [("/dev/null", cv2.CAP_V4L2)] * 3
 
 
 def test_a_stream_that_disappears_is_opened_again(camera, capsys):
