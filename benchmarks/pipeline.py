@@ -4,6 +4,7 @@
     python benchmarks/pipeline.py --image a.jpg --image b.png --save
     python benchmarks/pipeline.py --stream --data ../shared/data/camvid  # images/s over a stream of files
     python benchmarks/pipeline.py --stream --no-torch --engine E --image photos/  # the stream against a plain loop
+    python benchmarks/pipeline.py --stream --no-torch --overlays --image photos/  # both draw and encode what they found
 
 torch's side reads the file as OpenCV does, resizes, normalises, runs the checkpoint's plain model, and post-processes
 as the reference does, every mask at full size (peers/reference_postprocessing.py). Both letterbox into the same input,
@@ -36,6 +37,7 @@ from mask2edge.benchmarks.timing import Run, interleave, summarize
 from mask2edge.runtime.command_line import InputError, command, positive_number, say
 from mask2edge.runtime.images import find_images, read_image
 from mask2edge.runtime.preprocess import content_size
+from mask2edge.runtime.results import Segmentation
 from mask2edge.runtime.segmenter import Segmenter
 from mask2edge.runtime.session import ImageSession
 from mask2edge.runtime.spec import EngineSpec
@@ -50,6 +52,7 @@ COLUMNS = (
 )  # fmt: skip
 STREAM_FILES = 24
 LOOP, STREAM, TORCH = "mask2edge", "mask2edge-stream", "torch-eager"
+WRITE = "write_ms"  # with --overlays, after STEPS
 LEAST_AGREEMENT = 0.995  # of the pixels: rounding decides a few at borders
 LabelMap = Callable[[Path], np.ndarray]  # an image file -> int [H0, W0]
 
@@ -102,21 +105,29 @@ def our_pipeline(segmenter: Segmenter) -> LabelMap:
     return lambda path: segmenter(read_image(path), "semantic").label_map
 
 
-def our_stream(segmenter: Segmenter, files: Sequence[Path]) -> list[np.ndarray]:
+def our_stream(segmenter: Segmenter, files: Sequence[Path], overlays: bool = False) -> list[np.ndarray]:
     """The label map of each file; the steps of one overlap with those of the next. Raises a file's InputError."""
     found = []
     for frame in stream(segmenter, files, "semantic"):
         if frame.error is not None or frame.result is None:
             raise frame.error or InputError(f"{frame.source}: no result")
         found.append(frame.result.label_map)
+        if overlays and frame.image is not None:
+            write_overlay(frame.result, frame.image)
     return found
 
 
-def our_steps(segmenter: Segmenter, files: Sequence[Path]) -> Run:
+def write_overlay(result: Segmentation, image: np.ndarray) -> None:
+    """Draws and encodes, into memory: a disk's speed is not the runtime's."""
+    cv2.imencode(".jpg", result.draw(image))
+
+
+def our_steps(segmenter: Segmenter, files: Sequence[Path], overlays: bool = False) -> Run:
     """The plain loop, each step timed: milliseconds per image, of STEPS and in all ("ms")."""
+    steps = (*STEPS, WRITE) if overlays else STEPS
 
     def run() -> dict[str, float]:
-        times = dict.fromkeys(STEPS, 0.0)
+        times = dict.fromkeys(steps, 0.0)
         for path in files:
             marks = [time.perf_counter()]
             image = read_image(path)
@@ -125,9 +136,12 @@ def our_steps(segmenter: Segmenter, files: Sequence[Path]) -> Run:
             marks.append(time.perf_counter())
             outputs = segmenter.session.run(pixels)
             marks.append(time.perf_counter())
-            segmenter.finish(outputs, prepared, "semantic")
+            (result,) = segmenter.finish(outputs, prepared, "semantic")
             marks.append(time.perf_counter())
-            for step, before, after in zip(STEPS, marks[:-1], marks[1:], strict=True):
+            if overlays:
+                write_overlay(result, image)
+                marks.append(time.perf_counter())
+            for step, before, after in zip(steps, marks[:-1], marks[1:], strict=True):
                 times[step] += 1000 * (after - before) / len(files)
         return {**times, "ms": sum(times.values())}
 
@@ -142,7 +156,7 @@ def serial_share(stream_ms: float, steps_ms: Sequence[float]) -> float:
 
 def overlap(times: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """The stream against the plain loop, of medians: ratio, steps in milliseconds, serial share."""
-    steps = {step: statistics.median(one[step] for one in times[LOOP]) for step in STEPS}
+    steps = {step: statistics.median(one[step] for one in times[LOOP]) for step in times[LOOP][0] if step != "ms"}
     streamed = statistics.median(one["ms"] for one in times[STREAM])
     looped = statistics.median(one["ms"] for one in times[LOOP])
     return {
@@ -212,9 +226,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         runs[TORCH] = timed(lambda: [theirs(path) for path in files], len(files))
     if arguments.stream:
         streaming = Segmenter.load(engine, threads=threads, streaming=True)
-        runs[STREAM] = timed(lambda: our_stream(streaming, files), len(files))
-        if not (isinstance(segmenter.session, ImageSession) and segmenter.session.on_device):
-            runs[LOOP] = our_steps(segmenter, files)
+        runs[STREAM] = timed(lambda: our_stream(streaming, files, arguments.overlays), len(files))
+        on_device = isinstance(segmenter.session, ImageSession) and segmenter.session.on_device
+        if arguments.overlays and on_device:
+            raise InputError(f"{engine}: --overlays: expected an engine for the CPU, got a GPU's")
+        if not on_device:
+            runs[LOOP] = our_steps(segmenter, files, arguments.overlays)
     say(f"timing {len(runs)} in turns, {len(files)} files each: {', '.join(runs)}")
     times = interleave(runs, arguments.runs, warmup=1)
     found = {name: summarize([one["ms"] for one in side]) for name, side in times.items()}
@@ -230,7 +247,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     return {
         **against_torch,
-        "mode": "stream" if arguments.stream else "single",
+        "mode": "stream with overlays" if arguments.overlays else "stream" if arguments.stream else "single",
         "ms_per_image": found,
         "images_per_s": {name: round(1000 / side["p50"], 3) for name, side in found.items()},
         **(overlap(times) if STREAM in times and STEPS[0] in times[LOOP][0] else {}),
@@ -294,6 +311,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--stream", action="store_true", help="many files, the runtime's overlapping stream against torch"
     )
     parser.add_argument("--no-torch", action="store_true", help="with --stream: against a plain loop of ours alone")
+    parser.add_argument("--overlays", action="store_true", help="with --no-torch: draw and encode overlays as well")
     parser.add_argument("--threads", type=positive_number, metavar="N", help="of each; default: the number of cores")
     parser.add_argument("--runs", type=positive_number, default=9, metavar="N", help="of each (default: %(default)s)")
     parser.add_argument("--save", action="store_true", help=f"append to benchmarks/results/{RESULTS.name}")
@@ -306,6 +324,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     if arguments.no_torch and not arguments.stream:
         raise InputError("--no-torch: expected with --stream, whose other side is a plain loop; got it alone")
+    if arguments.overlays and not arguments.no_torch:
+        raise InputError("--overlays: expected with --stream --no-torch, since torch's side draws none; got it without")
     result = measure(arguments)
     if arguments.save:
         append_row(RESULTS, COLUMNS, row(result))

@@ -191,6 +191,20 @@ def test_the_stream_gives_the_label_maps_in_order_and_a_files_error(toy, color_e
         pipeline.our_stream(segmenter, [tmp_path / "empty.png"])
 
 
+def test_overlays_are_a_step_of_both_sides(toy, tmp_path, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr(pipeline, "write_overlay", lambda result, image: drawn.append((result.size, image.shape)))
+    arguments = [*toy, "--runs", "2", "--stream", "--no-torch", "--overlays", "--save", "--json"]
+    code, out, _ = run(capsys, *arguments)
+    result = json.loads(out)
+    assert code == 0
+    assert drawn == [((50, 70), (50, 70, 3))] * 6  # a warm-up and two runs of each
+    assert list(result["steps_ms"]) == ["read_ms", "preprocess_ms", "network_ms", "postprocess_ms", "write_ms"]
+    with (tmp_path / "results" / "pipeline.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["mode"] == result["mode"] == "stream with overlays"
+
+
 def test_the_plain_loop_takes_a_dynamic_engine_and_torchs_side_does_not(toy, tmp_path, capsys):
     spec = EngineSpec.load(toy[1])
     replace(spec, profile=Profile((1, 32, 32), (1, 64, 96), (1, 64, 96))).save(toy[1])
@@ -208,6 +222,7 @@ BAD = [
     (["--checkpoint", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
     (["--image", "nowhere.jpg"], "nowhere.jpg: no such file"),
     (["--no-torch"], "--no-torch: expected with --stream"),
+    (["--stream", "--overlays"], "--overlays: expected with --stream --no-torch"),
 ]
 
 
