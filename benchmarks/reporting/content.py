@@ -134,7 +134,7 @@ def _matrix_row(entry: Entry) -> list[Cell]:
         Cell(tuple(accuracy)) if accuracy else cell(why),
         figure(entry.network_ms, ".1f", entry.latency),
         figure(entry.total_ms, ".1f", entry.latency),
-        figure(entry.memory_mb, ".0f", entry.latency),
+        figure(entry.memory_mb, ".0f", entry.memory),
         figure(size[0] / 1e6, ".1f", size[1]) if size else cell(),
         cell(conditions(entry.latency) if entry.latency else ""),
         Cell(tuple(names)),

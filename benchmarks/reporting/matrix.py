@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from mask2edge.benchmarks.accuracy_rows import METRICS
 from mask2edge.benchmarks.loadgen_scenarios import SCENARIOS
-from mask2edge.benchmarks.reporting.rows import Row, is_of_part, newest
+from mask2edge.benchmarks.reporting.rows import Row, is_of_part, newest, newest_with
 from mask2edge.export.backends import PRECISIONS
 from mask2edge.runtime.segmenter import TASKS
 from mask2edge.train.evaluation.task_evaluation import HEADLINE
@@ -47,6 +47,7 @@ class Entry:
     latency: Row | None = None
     network_ms: float | None = None
     total_ms: float | None = None
+    memory: Row | None = None  # of a run with this engine alone, which may be another than that of the times
     memory_mb: float | None = None
     weights: str = ""  # what is to be known of them
     calibration: str = ""  # of int8, how its ranges were found; "" where no row says
@@ -99,18 +100,22 @@ def entries_of(results: Mapping[str, Sequence[Row]]) -> list[Entry]:
     for sha256, artifact in artifacts.items():
         for accuracy in artifact.accuracy.values() or [[]]:
             for row in artifact.latency or [None]:
-                entries.append(_entry(sha256, accuracy, row))
+                memory = newest_with("memory_peak_mb", results["latency"], row) if row else None
+                entries.append(_entry(sha256, accuracy, row, memory))
     entries += [_of_peers(row) for row in newest(results.get("peers", ())) if row.get("contender").startswith(OURS)]
     return sorted(entries, key=_order)
 
 
-def _entry(sha256: str, accuracy: Sequence[Row], latency: Row | None) -> Entry:
+def _entry(sha256: str, accuracy: Sequence[Row], latency: Row | None, memory: Row | None = None) -> Entry:
     about = accuracy[0] if accuracy else None
     # latency.csv has the engine's precision and operators behind its name, in which there may be blanks.
     name, precision, ops = (*(latency.get("engine") if latency else "").rsplit(" ", 2), "", "")[:3]
+    # An engine that is named after its backbone alone was made of nothing else: of random weights (docs/latency.md).
+    named = next((backbone for backbone in BACKBONES if name.startswith(f"{backbone}-")), "")
     return Entry(
         artifact=about.get("artifact") if about else name,
-        backbone=about.get("backbone") if about else latency.get("backbone") if latency else "",
+        backbone=about.get("backbone") if about else BACKBONES.get(named, ""),
+        weights=RANDOM if named and not about else "",
         size=about.get("size") if about else latency.get("size") if latency else "",
         precision=about.get("precision") if about else precision,
         backend=about.get("backend") if about else _backend(latency),
@@ -120,7 +125,8 @@ def _entry(sha256: str, accuracy: Sequence[Row], latency: Row | None) -> Entry:
         latency=latency,
         network_ms=latency.number("network_p50_ms") if latency else None,
         total_ms=latency.number("total_p50_ms") if latency else None,
-        memory_mb=latency.number("memory_peak_mb") if latency else None,
+        memory=memory,
+        memory_mb=memory.number("memory_peak_mb") if memory else None,
         calibration=next(filter(None, (row.get("calibration") for row in (*accuracy, latency) if row)), ""),
     )
 
@@ -146,6 +152,7 @@ def _of_peers(row: Row) -> Entry:
         sha256="",
         latency=row,
         network_ms=row.number("network_p50_ms"),
+        memory=row,
         memory_mb=row.number("peak_memory_mb"),
         weights=RANDOM,
     )

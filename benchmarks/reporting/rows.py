@@ -88,8 +88,16 @@ def newest(rows: Sequence[Row]) -> list[Row]:
     """The last row of each thing that was measured, in the order of the file. Files of one name are things of their own
     where their checksums differ.
     """
-    kind = KINDS.get(rows[0].file) if rows else None
-    if kind is None:
-        return list(rows)
-    last = {(kind.key(row.cells), row.get("sha256")): row for row in rows}
-    return [row for row in rows if last[kind.key(row.cells), row.get("sha256")] is row]
+    last = {_thing(row): row for row in rows}
+    return [row for row in rows if last[_thing(row)] is row]
+
+
+def newest_with(column: str, rows: Sequence[Row], like: Row) -> Row | None:
+    """The last row of the same thing as `like` that has a figure in `column`."""
+    found = [row for row in rows if row.number(column) is not None and _thing(row) == _thing(like)]
+    return found[-1] if found else None
+
+
+def _thing(row: Row) -> object:
+    kind = KINDS.get(row.file)
+    return row.line if kind is None else (kind.key(row.cells), row.get("sha256"))

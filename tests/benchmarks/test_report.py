@@ -237,6 +237,25 @@ def test_one_file_has_its_accuracy_and_time_on_one_line(results, tmp_path, capsy
     assert "Measured here: mIoU on camvid val, AMD EPYC, 2 threads" in text
 
 
+def test_memory_is_of_the_newest_run_with_the_engine_alone_and_times_of_the_newest(results):
+    in_turns = {"network_p50_ms": "80", "memory_peak_mb": ""}  # the process held other engines as well
+    rows = [latency_row(), latency_row(memory_peak_mb="210"), latency_row(**in_turns), latency_row(B, **in_turns)]
+    first, other = entries_of(read_results(results([accuracy_row(A), accuracy_row(B)], rows)))
+    assert (first.network_ms, first.latency.line, first.memory_mb, first.memory.line) == (80, 4, 210, 3)
+    assert (other.network_ms, other.memory_mb, other.memory) == (80, None, None)
+
+
+def test_an_engine_that_is_named_after_its_backbone_alone_has_random_weights(results):
+    expected = {
+        "swin-t-512x512-fp32.engine": ("swin-tiny", "random weights"),
+        "coco-panoptic-r50-fp32.engine": ("", ""),
+        "r50.engine": ("", ""),
+    }
+    rows = [latency_row(str(number) * 64, engine=f"{name} fp32 custom") for number, name in enumerate(expected)]
+    found = entries_of(read_results(results([], rows)))
+    assert {entry.artifact: (entry.backbone, entry.weights) for entry in found} == expected
+
+
 def test_figures_of_different_files_are_never_on_one_line(results):
     """The same name, precision and size, built twice."""
     found = entries_of(read_results(results([accuracy_row(A)], [latency_row(B), latency_row("")])))
